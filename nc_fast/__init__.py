@@ -1,0 +1,24 @@
+"""nc_fast: neuron campaign initialization at the speed of the matrix product.
+
+Mao et al., "Neuron Campaign for Initialization Guided by Information Bottleneck Theory", CIKM 2021.
+"""
+
+from nc_fast._projector import NullSpaceProjector
+from nc_fast.api import campaign, class_moments, select
+from nc_fast.criteria import ib_scores
+from nc_fast.quota import share_quota
+from nc_fast.types import Campaign, ClassMoments, Scores, Selection
+
+from nc_fast._version import __version__
+__all__ = [
+    "Campaign",
+    "ClassMoments",
+    "NullSpaceProjector",
+    "Scores",
+    "Selection",
+    "campaign",
+    "class_moments",
+    "ib_scores",
+    "select",
+    "share_quota",
+]

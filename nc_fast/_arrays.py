@@ -1,0 +1,37 @@
+"""NumPy or torch, decided by the arrays themselves; torch is never imported here."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any, TypeGuard
+
+import numpy as np
+
+
+def is_tensor(value: object) -> TypeGuard[Any]:
+    """Whether ``value`` is a torch tensor (False when nobody has imported torch)."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def array_namespace(array: object) -> ModuleType:
+    """Return the module whose functions work on ``array``: torch for tensors, else numpy."""
+    return sys.modules["torch"] if is_tensor(array) else np
+
+
+def as_numpy(array: Any) -> np.ndarray:
+    """Return ``array`` as a NumPy array, sharing memory where the tensor lives on the CPU."""
+    return array.detach().cpu().numpy() if is_tensor(array) else np.asarray(array)
+
+
+def as_tensor(array: np.ndarray) -> Any:
+    """Return a torch tensor that shares the array's memory; for callers whose user has already passed tensors."""
+    return sys.modules["torch"].from_numpy(array)
+
+
+def like(template: object, array: Any) -> Any:
+    """Return the array or tensor in the library and on the device of ``template``; the dtype stays."""
+    if not is_tensor(template):
+        return as_numpy(array)
+    return sys.modules["torch"].as_tensor(array, device=template.device)

@@ -1,0 +1,348 @@
+"""The public functions: check -> resolve the backend -> call -> wrap."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nc_fast import _checks, _dispatch
+from nc_fast._arrays import array_namespace, as_numpy, is_tensor, like
+from nc_fast._progress import Progress, Report, reporting
+from nc_fast.criteria import Criterion, apply_criterion, ib_scores
+from nc_fast.quota import share_quota
+from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
+
+BACKEND_NAMES = ("auto", *_dispatch.BACKENDS)
+METHODS = ("exact",)
+PRECISIONS = ("auto", "fp16", "tf32", "ieee")
+
+
+def campaign(
+    W_candidates: Array,
+    X: Array,
+    y: Array,
+    k: int,
+    *,
+    bias: Array | float = 0.0,
+    activation: str | Callable[[Any], Any] = "relu",
+    alpha: float = 0.5,
+    by_class: bool = True,
+    criterion: Criterion | None = None,
+    method: str = "exact",
+    backend: str = "auto",
+    precision: str = "auto",
+    progress: Progress = False,
+) -> Campaign:
+    """Pick the k best candidate neurons: moments -> score -> select.
+
+    Parameters
+    ----------
+    W_candidates : (D, M) float32 or float64 (float16, bfloat16 too on a GPU); NumPy array or torch tensor
+        The pool; **columns are neurons** (``torch.nn.Linear.weight`` transposed).
+    X : (N, D) floating or integer
+        Samples as the layer sees them. Integers (uint8 images) are converted tile by tile, not scaled.
+    y : (N,) integer, boolean or string labels
+        Any values; gaps are fine.
+    k : int, 1 <= k <= M
+        Neurons to pick.
+    bias : number or (M,), default 0
+        The bias that will be installed with each neuron; scores use it.
+    activation : str or callable, default "relu"
+        identity, relu, leaky_relu, elu, gelu, gelu_tanh, silu, tanh, sigmoid or softplus; or an elementwise function of an
+        (n, m) block (slower).
+    alpha : float in [0, 1], default 0.5
+        Weight of I(X;Z) in the score: near 1 for front layers, near 0 for rear ones.
+    by_class : bool, default True
+        Share k over the classes the candidates belong to; otherwise pick from the whole pool at once.
+    criterion : callable, optional
+        Replaces the score: class moments -> (score (M,), group (M,)); see :mod:`nc_fast.criteria`. ``alpha`` is then unused.
+    method : "exact"
+        How the pool is scored.
+    backend : "auto", "reference", "cpu" or "gpu"
+        "auto" follows where W_candidates lives; a backend named never falls back.
+    precision : "auto", "fp16", "tf32" or "ieee"
+        Matrix-product precision on a GPU; "auto" keeps the picks of the float64 reference.
+    progress : bool or callable, default False
+        True shows a bar (needs rich); a callable gets (done, total) of each stage.
+
+    Returns
+    -------
+    Campaign
+        ``weights`` (D, k), ``bias`` (k,), ``indices`` (k,), ``scores`` (k,), ``gains`` (k,), ``groups`` (k,), ``restarts``
+        and ``candidates``, in the library and on the device of W_candidates.
+
+    Raises
+    ------
+    TypeError
+        For arguments of the wrong kind: dtypes, masked arrays, float labels.
+    ValueError
+        For wrong values: shapes, NaN or infinity, k outside [1, M], fewer than two classes with alpha < 1, unknown names,
+        a GPU asked for where none is.
+
+    Warns
+    -----
+    UserWarning
+        When k exceeds the live candidates, so that dead ones (zero weights, or the same activation on every sample) fill up.
+
+    Notes
+    -----
+    Source: Mao et al., "Neuron Campaign for Initialization Guided by Information Bottleneck Theory", CIKM 2021
+    (arXiv 2108.06530). docs/algorithm.md lists every difference from the authors' program.
+
+    Examples
+    --------
+    >>> import numpy as np, nc_fast
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat([0, 1, 2], 50)
+    >>> X = rng.normal(size=(150, 8)) + 3 * np.eye(3, 8)[y]
+    >>> result = nc_fast.campaign(rng.normal(size=(8, 100)), X, y, 6)
+    >>> result.weights.shape, result.groups.tolist()
+    ((8, 6), [0, 0, 1, 1, 2, 2])
+    """
+    chosen, W = _pool("W_candidates", W_candidates, backend)
+    k = _checks.count("k", k, W.shape[1])
+    _checks.choice("method", method, METHODS)
+    alpha = _checks.alpha(alpha)
+    if not (criterion is None or callable(criterion)):
+        raise TypeError(f"criterion: expected a callable or None, got {type(criterion).__name__}")
+    stage = _MomentsStage(chosen, W, bias, activation, precision)
+    batch = stage.check(X, y)
+    if criterion is None:
+        _checks.enough_classes(alpha, batch.classes)
+    with reporting(progress, "moments") as report:
+        moments = stage.run(batch, report)
+    scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
+    with reporting(progress, "selection") as report:
+        chosen_ones = _select(chosen, W, scores, k, by_class, report)
+    indices = chosen_ones.indices
+    return Campaign(
+        weights=W[:, indices],
+        bias=array_namespace(W).asarray(like(W, stage.bias)[indices], dtype=W.dtype),
+        indices=indices,
+        scores=chosen_ones.scores,
+        gains=chosen_ones.gains,
+        groups=chosen_ones.groups,
+        restarts=chosen_ones.restarts,
+        candidates=scores,
+    )
+
+
+def class_moments(
+    W: Array,
+    X: Array | Iterable[tuple[Array, Array]],
+    y: Array | None = None,
+    *,
+    bias: Array | float = 0.0,
+    activation: str | Callable[[Any], Any] = "relu",
+    backend: str = "auto",
+    precision: str = "auto",
+    progress: Progress = False,
+) -> ClassMoments:
+    """Return per-class count, mean and m2 of every candidate's activation ``act(X @ W + bias)``.
+
+    The (N, M) activations are never held (but by ``backend="reference"``). The same inputs give the same bits, whatever the
+    number of threads.
+
+    Parameters
+    ----------
+    W, bias, activation, backend, precision, progress
+        As in :func:`campaign`.
+    X : (N, D) floating or integer; or, with ``y=None``, an iterable of (X, y) batches
+        Batches are read once, one at a time; classes may appear in any of them.
+    y : (N,) integer, boolean or string labels
+
+    Returns
+    -------
+    ClassMoments
+        In the library and on the device of W. Moments of other samples can be added with ``+``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`campaign`; a bad batch is named by its number.
+
+    Notes
+    -----
+    Source: Mao et al., CIKM 2021, section 3; within a tile two-pass, tiles merged by Chan, Golub and LeVeque (1979).
+
+    Examples
+    --------
+    >>> import numpy as np, nc_fast
+    >>> moments = nc_fast.class_moments(np.eye(2), np.array([[1.0, -2.0], [3.0, 4.0]]), ["a", "a"])
+    >>> moments.mean.tolist(), moments.m2.tolist()  # relu is the default
+    ([[2.0, 2.0]], [[2.0, 8.0]])
+    """
+    chosen, W = _pool("W", W, backend)
+    stage = _MomentsStage(chosen, W, bias, activation, precision)
+    if y is not None:
+        batch = stage.check(X, y)
+        with reporting(progress, "moments") as report:
+            return stage.run(batch, report)
+    if hasattr(X, "shape") or not isinstance(X, Iterable):
+        raise TypeError(f"y: expected (N,) labels, or X as an iterable of (X, y) batches, got None with X as {type(X).__name__}")
+    with reporting(progress, "moments") as report:
+        return stage.run_all(X, report)
+
+
+def select(
+    W: Array,
+    scores: Scores | Array,
+    k: int,
+    *,
+    groups: Array | None = None,
+    by_class: bool = True,
+    backend: str = "auto",
+    progress: Progress = False,
+) -> Selection:
+    """Pick k candidates greedily by score and by how far each points away from those already picked in its group.
+
+    ``gain = score * ratio`` for scores >= 0 and ``score / ratio`` below, ``ratio`` being the part of the candidate's weight
+    vector outside the span of its group's picks. Ties within a relative 1e-9 go to the lowest index; a group whose rank is
+    exhausted starts again with an empty span.
+
+    Parameters
+    ----------
+    W : (D, M) floating
+        Columns are candidates, in any memory layout.
+    scores : Scores, or (M,) numbers
+        From :func:`ib_scores` or any other source; higher is better.
+    k : int, 1 <= k <= M
+    groups : (M,) labels
+        With plain numbers and ``by_class=True``, the group of each candidate.
+    by_class : bool, default True
+        Share k over the groups; otherwise one pick order over the whole pool.
+    backend, progress
+        As in :func:`campaign`.
+
+    Returns
+    -------
+    Selection
+        ``indices`` (k,) int64, ``scores``, ``gains``, ``groups`` (k,), ``restarts``, in the library and on the device of W.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`campaign`.
+
+    Warns
+    -----
+    UserWarning
+        When k exceeds the live candidates.
+
+    Notes
+    -----
+    Source: Mao et al., CIKM 2021, section 3.3, with the defects of the authors' program mended (docs/algorithm.md).
+
+    Examples
+    --------
+    >>> import numpy as np, nc_fast
+    >>> W = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])  # the second neuron is parallel to the first
+    >>> nc_fast.select(W, [0.9, 0.8, 0.1], k=2, by_class=False).indices.tolist()
+    [0, 2]
+    """
+    chosen, W = _pool("W", W, backend)
+    k = _checks.count("k", k, W.shape[1])
+    checked = _checks.scored(scores, groups, W.shape[1], by_class=by_class)
+    with reporting(progress, "selection") as report:
+        return _select(chosen, W, checked, k, by_class, report)
+
+
+def _pool(name: str, W: Array, backend: str) -> tuple[_dispatch.Backend, Array]:
+    chosen = _dispatch.resolve(_checks.choice("backend", backend, BACKEND_NAMES), W)
+    return chosen, _checks.weights(name, W, half=chosen.takes_tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    X: Array  # (N, D)
+    codes: np.ndarray  # (N,) int64, index into classes
+    classes: np.ndarray  # (C,)
+
+
+class _MomentsStage:
+    """The moments stage bound to a pool: every argument checked once, then run on one batch or many."""
+
+    def __init__(
+        self, backend: _dispatch.Backend, W: Array, bias: Array | float, activation: str | Callable[[Any], Any], precision: str
+    ) -> None:
+        self.bias = _checks.biases(bias, W)
+        activation = _checks.activation(activation)
+        _checks.choice("precision", precision, PRECISIONS if backend.takes_tensors else ("auto",))
+        if callable(activation) and not backend.takes_tensors:
+            activation = _checks.elementwise(activation, tensors=is_tensor(W))
+        self._W = W
+        self._backend = backend
+        self._arguments = {"bias": backend.place(W, self.bias), "activation": activation, "precision": precision}
+
+    def check(self, X: Array, y: Array) -> _Batch:
+        X = _checks.samples("X", X, self._W.shape[0], half=self._backend.takes_tensors)
+        classes, codes = _checks.labels("y", y, X.shape[0])
+        _checks.same_place(W=self._W, X=X)
+        return _Batch(X, codes, classes)
+
+    def run(self, batch: _Batch, report: Report | None) -> ClassMoments:
+        W, place = self._W, self._backend.place
+        X, codes = self._backend.samples(batch.X), place(W, batch.codes)
+        found = self._backend.class_moments(place(W, W), X, codes, batch.classes, report=report, **self._arguments)
+        return ClassMoments(found.classes, *(like(W, array) for array in (found.count, found.mean, found.m2)))
+
+    def run_all(self, batches: Iterable[tuple[Array, Array]], report: Report | None) -> ClassMoments:
+        total: ClassMoments | None = None
+        for number, pair in enumerate(batches):
+            try:
+                X, y = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"X: expected batches (X, y), got {type(pair).__name__} as batch {number}") from None
+            try:
+                batch = self.check(X, y)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"batch {number}: {error}") from None
+            moments = self.run(batch, None)
+            total = moments if total is None else total + moments
+            if report:
+                report(total.n_samples, 0)
+        if total is None:
+            raise ValueError("X: expected at least one batch, got none")
+        return total
+
+
+def _select(
+    backend: _dispatch.Backend, W: Array, scores: Scores, k: int, by_class: bool, report: Report | None
+) -> Selection:
+    live = as_numpy(scores.live) & _nonzero_columns(W)
+    group = as_numpy(scores.group)
+    pool = np.where(live, group if by_class else 0, -1)
+    quota = share_quota(np.bincount(pool[live], minlength=len(scores.classes)), min(k, int(live.sum())))
+    place = backend.place
+    picks = backend.select(place(W, W), place(W, scores.score), place(W, pool), place(W, quota), report=report)
+    indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)
+    if len(indices) < k:
+        filled = np.flatnonzero(~live)[: k - len(indices)]
+        warnings.warn(
+            f"k = {k} exceeds the {len(indices)} live candidates; {len(filled)} dead ones (zero weights, or the same activation on "
+            "every sample) fill up, lowest index first",
+            stacklevel=3,
+        )
+        indices, gains = np.append(indices, filled), np.append(gains, np.zeros(len(filled)))
+    groups = scores.classes[group[indices]]
+    return Selection(
+        indices=like(W, indices),
+        scores=like(W, as_numpy(scores.score)[indices]),
+        gains=like(W, gains),
+        groups=groups if groups.dtype.kind in "US" else like(W, groups),  # torch has no strings
+        restarts=picks.restarts,
+    )
+
+
+def _nonzero_columns(W: Array) -> np.ndarray:
+    """Return (M,) bool: which columns have a weight that is not 0; reads on only where all so far were 0."""
+    nonzero = as_numpy(W[0] != 0).copy()
+    for row in W[1:]:
+        if nonzero.all():
+            break
+        nonzero |= as_numpy(row != 0)
+    return nonzero

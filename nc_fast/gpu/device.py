@@ -1,0 +1,45 @@
+"""Where the GPU backend computes."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def interpreting() -> bool:
+    """Whether Triton's interpreter is on, so that kernels run on CPU tensors."""
+    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+
+
+def missing() -> str | None:
+    """Return None where a GPU (or the interpreter) is there, else what is missing and what to do."""
+    if torch.cuda.is_available() or interpreting():
+        return None
+    return "torch sees no GPU: check the driver and that torch is a CUDA or ROCm build (nc-fast info shows both), or use backend='cpu'"
+
+
+def compute_device(W: Any) -> torch.device:
+    """Return the tensor's own device where it is a GPU, else the current GPU; the CPU when interpreting without one."""
+    if isinstance(W, torch.Tensor) and W.device.type != "cpu":
+        return W.device
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def as_tensor(array: Any) -> torch.Tensor:
+    """Return the array as a tensor, detached from autograd, where it already lives; memory is shared where torch can share it."""
+    if isinstance(array, torch.Tensor):
+        return array.detach()
+    if not array.dtype.isnative or any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # tensors of inputs are only read
+        return torch.from_numpy(array)
+
+
+def to_device(array: Any, device: torch.device) -> torch.Tensor:
+    """Return the array or tensor on the device; shared with the caller where it is there already."""
+    return as_tensor(array).to(device)

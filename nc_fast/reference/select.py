@@ -1,0 +1,75 @@
+"""Greedy null-space selection, literally: the definition that every backend is tested against. NumPy, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nc_fast.types import RANK_TOLERANCE, TIE_TOLERANCE, Picks
+
+
+def select(
+    W: np.ndarray,
+    score: np.ndarray,
+    pool: np.ndarray,
+    quota: np.ndarray,
+    *,
+    report: Callable[[int, int], None] | None = None,
+) -> Picks:
+    """Pick ``quota[p]`` candidates from every pool p, greedily, in the null space of what the pool has picked.
+
+    Parameters
+    ----------
+    W : (D, M) float, columns are candidates.
+    score : (M,) float64.
+    pool : (M,) int64, the pool each candidate competes in; -1: not eligible.
+    quota : (P,) int64, picks per pool, at most its members.
+    report : called with (picks done, picks in all) after every pool.
+    """
+    indices, gains, restarts = [], [], 0
+    for p, picks in enumerate(quota):
+        members = np.flatnonzero(pool == p)
+        units = unit_columns(W[:, members])
+        residual = units.copy()
+        basis = np.zeros((len(W), 0))
+        left = np.ones(len(members), dtype=bool)
+        for _ in range(picks):
+            ratio = ratios(residual)
+            if not ratio[left].any() and basis.size:
+                residual, basis, restarts = units.copy(), basis[:, :0], restarts + 1
+                ratio = ratios(residual)
+            value = np.where(left, gain(score[members], ratio), -np.inf)
+            best = value.max()
+            tied = left & (value >= best - TIE_TOLERANCE * abs(best) if np.isfinite(best) else left)
+            pick = int(np.argmax(tied))
+            indices.append(members[pick])
+            gains.append(value[pick])
+            left[pick] = False
+            if ratio[pick] > 0:
+                q = residual[:, pick] - basis @ (basis.T @ residual[:, pick])  # a second time: twice is enough
+                q /= np.linalg.norm(q)
+                residual -= np.outer(q, q @ residual)
+                basis = np.column_stack([basis, q])
+        if report:
+            report(len(indices), int(quota.sum()))
+    return Picks(np.array(indices, dtype=np.int64), np.array(gains, dtype=np.float64), restarts)
+
+
+def unit_columns(W: np.ndarray) -> np.ndarray:
+    """Return the columns of W in float64 at length 1; a zero column stays zero."""
+    W = W.astype(np.float64)
+    W /= np.maximum(np.abs(W).max(axis=0, initial=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
+    return W / np.maximum(np.linalg.norm(W, axis=0), np.finfo(np.float64).tiny)
+
+
+def ratios(residual: np.ndarray) -> np.ndarray:
+    """Return the norms of the residuals of unit vectors; at most RANK_TOLERANCE is rounding noise and counts as 0."""
+    norm = np.linalg.norm(residual, axis=0)
+    return np.where(norm > RANK_TOLERANCE, norm, 0.0)
+
+
+def gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0)."""
+    with np.errstate(divide="ignore"):
+        return np.where(score >= 0, score * ratio, score / np.where(score >= 0, 1.0, ratio))

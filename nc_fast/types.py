@@ -1,0 +1,216 @@
+"""What passes between the three stages: frozen dataclasses, never bare tuples.
+
+Arrays are NumPy arrays, or torch tensors where the caller's were; the arithmetic uses only what both libraries spell alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nc_fast._arrays import array_namespace, is_tensor, like
+
+Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
+
+RANK_TOLERANCE = 1e-6  # a residual at most this fraction of its vector is rounding noise: the ratio counts as 0
+TIE_TOLERANCE = 1e-9  # gains this close, relative to the best, are tied; the lowest index wins
+
+
+@dataclass(frozen=True, eq=False)
+class ClassMoments:
+    """Per-class sample moments of every candidate's activation; merge two with ``+``.
+
+    Attributes
+    ----------
+    classes : (C,) numpy array
+        The sorted distinct labels.
+    count : (C,) int64
+        Samples per class.
+    mean : (C, M) float64
+        Mean of candidate j's activation over class c.
+    m2 : (C, M) float64
+        Sum over the class of ``(activation - mean[c, j]) ** 2``.
+
+    Notes
+    -----
+    Merging follows Chan, Golub and LeVeque (1979); it is exact up to rounding, in any order and grouping.
+
+    Examples
+    --------
+    >>> import numpy as np, nc_fast
+    >>> W, X, y = np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([0, 0, 1])
+    >>> whole = nc_fast.class_moments(W, X, y)
+    >>> parts = nc_fast.class_moments(W, X[:1], y[:1]) + nc_fast.class_moments(W, X[1:], y[1:])
+    >>> whole.mean.tolist() == parts.mean.tolist() == [[2.0, 3.0], [5.0, 6.0]]
+    True
+    """
+
+    classes: np.ndarray
+    count: Array
+    mean: Array
+    m2: Array
+
+    @property
+    def n_candidates(self) -> int:
+        """Number of candidates M."""
+        return int(self.mean.shape[1])
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples N over all classes."""
+        return int(self.count.sum())
+
+    def __add__(self, other: ClassMoments) -> ClassMoments:
+        """Return the moments of both sample sets together, over the union of their classes.
+
+        Raises
+        ------
+        ValueError
+            When the two belong to pools of different sizes.
+        """
+        if not isinstance(other, ClassMoments):
+            return NotImplemented
+        if self.n_candidates != other.n_candidates:
+            raise ValueError(f"ClassMoments: expected {self.n_candidates} candidates in both, got {other.n_candidates}")
+        classes = np.union1d(self.classes, other.classes)
+        a, b = self._over(classes), other._over(classes)
+        return ClassMoments(classes, *chan_merge((a.count, a.mean, a.m2), (b.count, b.mean, b.m2)))
+
+    def _over(self, classes: np.ndarray) -> ClassMoments:
+        """Return these moments over a superset of the classes; added classes have count 0."""
+        if np.array_equal(classes, self.classes):
+            return self
+        rows = like(self.mean, np.searchsorted(classes, self.classes))
+        xp = array_namespace(self.mean)
+        where = {"device": self.mean.device} if is_tensor(self.mean) else {}
+        count = xp.zeros(len(classes), dtype=xp.int64, **where)
+        mean = xp.zeros((len(classes), self.n_candidates), dtype=xp.float64, **where)
+        m2 = xp.zeros((len(classes), self.n_candidates), dtype=xp.float64, **where)
+        count[rows], mean[rows], m2[rows] = self.count, self.mean, self.m2
+        return ClassMoments(classes, count, mean, m2)
+
+    def within(self) -> Array:
+        """Mean over classes of the standard deviation (ddof 1) inside a class, (M,)."""
+        xp = array_namespace(self.mean)
+        return xp.sqrt(self.m2 / (self.count - 1).clip(min=1)[:, None]).mean(0)
+
+    def between(self) -> Array:
+        """Standard deviation (ddof 1) over classes of the class means, (M,); needs two classes."""
+        deviations = self.mean - self.mean.mean(0)
+        return array_namespace(self.mean).sqrt((deviations**2).sum(0) / (len(self.classes) - 1))
+
+    def spread(self) -> Array:
+        """Standard deviation (ddof 1) over all samples, by the law of total variance, (M,).
+
+        Exactly 0 for a candidate whose activation is the same on every sample.
+        """
+        count, mean, m2 = self.count[:1], self.mean[:1], self.m2[:1]
+        for c in range(1, len(self.classes)):
+            row = slice(c, c + 1)
+            count, mean, m2 = chan_merge((count, mean, m2), (self.count[row], self.mean[row], self.m2[row]))
+        return array_namespace(self.mean).sqrt(m2[0] / max(self.n_samples - 1, 1))
+
+
+def chan_merge(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    """Merge two sets of (count (C,), mean (C, M), m2 (C, M)); a count of 0 leaves the other side's bits as they are."""
+    (count_a, mean_a, m2_a), (count_b, mean_b, m2_b) = a, b
+    count = count_a + count_b
+    share = (count_b / count.clip(min=1))[:, None]
+    # With an empty left side its mean must not enter: mean_a + (mean_b - mean_a) is not mean_b in floating point.
+    delta = mean_b - mean_a
+    mean = array_namespace(mean_a).where((count_a == 0)[:, None], mean_b, mean_a + delta * share)
+    return count, mean, m2_a + m2_b + delta * delta * (count_a[:, None] * share)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a criterion says of every candidate.
+
+    Attributes
+    ----------
+    score : (M,) float64
+        Higher is better; may be negative.
+    group : (M,) int64
+        Index into ``classes`` of the class each candidate belongs to.
+    live : (M,) bool
+        False where the activation is constant over all samples: such a candidate says nothing.
+    classes : (C,) numpy array
+        The sorted distinct labels.
+    """
+
+    score: Array
+    group: Array
+    live: Array
+    classes: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """What a backend's greedy loop returns.
+
+    Attributes
+    ----------
+    indices : (n,) int64
+        Candidates, pools in order, within a pool in order of picking.
+    gains : (n,) float64
+        Gain of each pick at the moment it was picked.
+    restarts : int
+        How often a pool's rank was exhausted and its span emptied.
+    """
+
+    indices: Array
+    gains: Array
+    restarts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The picked candidates.
+
+    Attributes
+    ----------
+    indices : (k,) int64
+        Columns of W, groups in class order, within a group in order of picking; dead candidates, if any, last.
+    scores : (k,) float64
+        Score of each pick.
+    gains : (k,) float64
+        Gain at the moment of picking; 0 for a dead candidate.
+    groups : (k,) labels
+        Class each pick belongs to.
+    restarts : int
+        How often a group's rank was exhausted and its span emptied.
+    """
+
+    indices: Array
+    scores: Array
+    gains: Array
+    groups: Array
+    restarts: int
+
+
+@dataclass(frozen=True, eq=False)
+class Campaign:
+    """Result of a neuron campaign: the picked weights and how they were found.
+
+    Attributes
+    ----------
+    weights : (D, k), library, dtype and device of W_candidates
+        The picked columns.
+    bias : (k,), dtype of W_candidates
+        The bias each pick was scored with, and is to be installed with.
+    indices, scores, gains, groups, restarts
+        As in :class:`Selection`.
+    candidates : Scores
+        Score and group of the whole pool.
+    """
+
+    weights: Array
+    bias: Array
+    indices: Array
+    scores: Array
+    gains: Array
+    groups: Array
+    restarts: int
+    candidates: Scores
