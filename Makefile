@@ -1,0 +1,50 @@
+# Each target makes its own virtual environment in .venv, with the tested versions of constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: demo test bench lint types check format wheel clean
+
+demo: $(VENV)/demo
+	$(BIN)/nc-fast demo $(DEMO_ARGS)
+
+# The GPU kernels run in Triton's interpreter, on CPU tensors.
+test: $(VENV)/test
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+
+bench: $(VENV)/bench
+	mkdir -p out
+	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=out/benchmarks.json $(BENCH_ARGS)
+	$(BIN)/python benchmarks/report.py out/benchmarks.json
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror csrc/*.hpp csrc/*.cpp
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i csrc/*.hpp csrc/*.cpp
+
+check: lint types test
+
+wheel: $(VENV)/dev
+	$(BIN)/python -m build --outdir dist .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%: $(VENV)/bin/python $(SOURCES)
+	$(INSTALL) --editable ".[$*]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
