@@ -30,30 +30,55 @@ def select(
     indices, gains, restarts = [], [], 0
     for p, picks in enumerate(quota):
         members = np.flatnonzero(pool == p)
-        units = unit_columns(W[:, members])
-        residual = units.copy()
-        basis = np.zeros((len(W), 0))
+        span = Span(W[:, members])
         left = np.ones(len(members), dtype=bool)
         for _ in range(picks):
-            ratio = ratios(residual)
-            if not ratio[left].any() and basis.size:
-                residual, basis, restarts = units.copy(), basis[:, :0], restarts + 1
-                ratio = ratios(residual)
-            value = np.where(left, gain(score[members], ratio), -np.inf)
+            restarts += span.restart_if_exhausted(left)
+            value = np.where(left, gain(score[members], span.ratios()), -np.inf)
             best = value.max()
             tied = left & (value >= best - TIE_TOLERANCE * abs(best) if np.isfinite(best) else left)
             pick = int(np.argmax(tied))
             indices.append(members[pick])
             gains.append(value[pick])
             left[pick] = False
-            if ratio[pick] > 0:
-                q = residual[:, pick] - basis @ (basis.T @ residual[:, pick])  # a second time: twice is enough
-                q /= np.linalg.norm(q)
-                residual -= np.outer(q, q @ residual)
-                basis = np.column_stack([basis, q])
+            span.add(pick)
         if report:
             report(len(indices), int(quota.sum()))
     return Picks(np.array(indices, dtype=np.int64), np.array(gains, dtype=np.float64), restarts)
+
+
+class Span:
+    """The span of a pool's picks, and what every member keeps outside it."""
+
+    def __init__(self, W: np.ndarray) -> None:
+        self._units = unit_columns(W)
+        self._empty()
+
+    def _empty(self) -> None:
+        self._residual = self._units.copy()
+        self._basis = np.zeros((len(self._units), 0))
+
+    def ratios(self) -> np.ndarray:
+        """Return every member's ratio; at most RANK_TOLERANCE is rounding noise and counts as 0."""
+        norm = np.linalg.norm(self._residual, axis=0)
+        return np.where(norm > RANK_TOLERANCE, norm, 0.0)
+
+    def restart_if_exhausted(self, left: np.ndarray) -> bool:
+        """Empty the span when no member that is left keeps anything outside it; return whether that happened."""
+        exhausted = self._basis.size > 0 and not self.ratios()[left].any()
+        if exhausted:
+            self._empty()
+        return exhausted
+
+    def add(self, member: int) -> None:
+        """Add a member; one with ratio 0 adds nothing."""
+        if self.ratios()[member] == 0:
+            return
+        q = self._residual[:, member]
+        q = q - self._basis @ (self._basis.T @ q)  # orthogonalised a second time: twice is enough
+        q /= np.linalg.norm(q)
+        self._residual -= np.outer(q, q @ self._residual)
+        self._basis = np.column_stack([self._basis, q])
 
 
 def unit_columns(W: np.ndarray) -> np.ndarray:
@@ -61,12 +86,6 @@ def unit_columns(W: np.ndarray) -> np.ndarray:
     W = W.astype(np.float64)
     W /= np.maximum(np.abs(W).max(axis=0, initial=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
     return W / np.maximum(np.linalg.norm(W, axis=0), np.finfo(np.float64).tiny)
-
-
-def ratios(residual: np.ndarray) -> np.ndarray:
-    """Return the norms of the residuals of unit vectors; at most RANK_TOLERANCE is rounding noise and counts as 0."""
-    norm = np.linalg.norm(residual, axis=0)
-    return np.where(norm > RANK_TOLERANCE, norm, 0.0)
 
 
 def gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:

@@ -1,0 +1,28 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20211101)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of large inputs beside the checkout (MNIST, all goldens), or the one NC_FAST_SHARED names."""
+    folder = Path(os.environ.get("NC_FAST_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: set NC_FAST_SHARED to the folder that holds data/ and golden/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist(shared: Path):
+    from nc_fast.data import load_idx_folder
+
+    return load_idx_folder(shared / "data" / "mnist")
