@@ -319,7 +319,7 @@ Examples
 >>> projector = NullSpaceProjector(2)
 >>> projector.add(np.array([0.0, 2.0]))
 2.0
->>> projector.residual_norms(np.array([[3.0, 0.0, 1.0], [4.0, 5.0, 0.0]])).tolist()
+>>> projector.residual_norms(np.array([[3.0, 0.0, 1.0], [4.0, 5.0, 0.0]])).round(12).tolist()
 [3.0, 0.0, 1.0]
 )";
 
