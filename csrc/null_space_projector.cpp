@@ -36,6 +36,8 @@ constexpr double kSafeSquareMax = 1e200;
 
 // Every dot product adds element i to lane i mod kLanes and then halves the lanes, at every SIMD level.
 constexpr std::size_t kLanes = 16;
+// Basis vectors that share one pass over a vector: as many as registers hold the lanes of.
+constexpr std::size_t kSharedRows = 3;
 
 double sum_lanes(std::array<double, kLanes>& lanes) {
   for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
@@ -63,8 +65,10 @@ void dots_baseline(const double* basis, std::size_t count, std::size_t n, const 
   }
 }
 
-void subtract_baseline(const double* q, double coefficient, std::size_t n, double* v) {
-  for (std::size_t i = 0; i < n; ++i) v[i] -= coefficient * q[i];
+void subtract_baseline(const double* basis, const double* coefficients, std::size_t count, std::size_t n, double* v) {
+  for (std::size_t row = 0; row < count; ++row) {
+    for (std::size_t i = 0; i < n; ++i) v[i] -= coefficients[row] * basis[row * n + i];
+  }
 }
 
 #ifdef NC_FAST_X86
@@ -101,12 +105,22 @@ NC_FAST_AVX2 inline void dots_rows_avx2(const double* basis, std::size_t n, cons
 template <class T>
 NC_FAST_AVX2 void dots_avx2(const double* basis, std::size_t count, std::size_t n, const T* w, double* out) {
   std::size_t row = 0;
-  for (; row + 3 <= count; row += 3) dots_rows_avx2<3>(basis + row * n, n, w, out + row);
+  for (; row + kSharedRows <= count; row += kSharedRows) {
+    dots_rows_avx2<kSharedRows>(basis + row * n, n, w, out + row);
+  }
   for (; row < count; ++row) dots_rows_avx2<1>(basis + row * n, n, w, out + row);
 }
 
-NC_FAST_AVX2 void subtract_avx2(const double* q, double coefficient, std::size_t n, double* v) {
-  for (std::size_t i = 0; i < n; ++i) v[i] -= coefficient * q[i];
+NC_FAST_AVX2 void subtract_avx2(const double* basis, const double* coefficients, std::size_t count, std::size_t n,
+                                double* v) {
+  std::size_t row = 0;
+  for (; row + kSharedRows <= count; row += kSharedRows) {
+    const double* q = basis + row * n;
+    const double* c = coefficients + row;
+    static_assert(kSharedRows == 3, "one term a row");
+    for (std::size_t i = 0; i < n; ++i) v[i] = ((v[i] - c[0] * q[i]) - c[1] * q[n + i]) - c[2] * q[2 * n + i];
+  }
+  subtract_baseline(basis + row * n, coefficients + row, count - row, n, v);
 }
 #endif
 
@@ -116,8 +130,8 @@ struct Kernels {
   // out[i] = basis[i] . w for `count` rows of length n.
   void (*dots_float)(const double* basis, std::size_t count, std::size_t n, const float* w, double* out);
   void (*dots_double)(const double* basis, std::size_t count, std::size_t n, const double* w, double* out);
-  // v -= coefficient * q.
-  void (*subtract)(const double* q, double coefficient, std::size_t n, double* v);
+  // v -= coefficients[i] * basis[i], in order.
+  void (*subtract)(const double* basis, const double* coefficients, std::size_t count, std::size_t n, double* v);
 
   void dots(const double* basis, std::size_t count, std::size_t n, const float* w, double* out) const {
     dots_float(basis, count, n, w, out);
@@ -210,25 +224,32 @@ Residual NullSpaceProjector::measure(const T* w, std::vector<double>& scratch) c
   return residual;
 }
 
-void NullSpaceProjector::orthogonalize(double* v, std::size_t rank, std::vector<double>& scratch) const {
-  scratch.resize(std::max(scratch.size(), rank));
-  for (int pass = 0; pass < 2; ++pass) {  // twice is enough (Kahan, Parlett): the first leaves eps * length / residual
-    kernels_->dots(basis_.data(), rank, dim_, v, scratch.data());
-    for (std::size_t i = 0; i < rank; ++i) kernels_->subtract(basis_.data() + i * dim_, scratch[i], dim_, v);
+double NullSpaceProjector::orthogonalize(double* v, double squared, std::size_t rank) const {
+  // A pass leaves eps / ratio of v in the span, so that one suffices where ratio^2 >= 1/2: what is left of the basis's
+  // own error does not grow. Otherwise a second pass does ("twice is enough", Kahan; Daniel, Gragg, Kaufman, Stewart).
+  for (int pass = 0; pass < 2; ++pass) {
+    for (std::size_t row = 0; row < rank;
+         row += kSharedRows) {  // the second use of the rows finds them in the L1 cache
+      const std::size_t count = std::min(kSharedRows, rank - row);
+      std::array<double, kSharedRows> coefficients;
+      kernels_->dots(basis_.data() + row * dim_, count, dim_, v, coefficients.data());
+      kernels_->subtract(basis_.data() + row * dim_, coefficients.data(), count, dim_, v);
+    }
+    const double before = squared;
+    kernels_->dots(v, 1, dim_, v, &squared);
+    if (squared >= before / 2) break;
   }
+  return squared;
 }
 
 // Replaces `squared`, known up to residual.step - 1, by that of the residual computed explicitly at residual.step.
 template <class T>
-void NullSpaceProjector::recompute(const T* w, Residual& residual, std::vector<double>& scratch) const {
+void NullSpaceProjector::recompute(const T* w, Residual& residual) const {
   if (!residual.vector) {
     residual.vector = std::make_unique<double[]>(dim_);
     for (std::size_t i = 0; i < dim_; ++i) residual.vector[i] = static_cast<double>(w[i]) / residual.length;
   }
-  double* v = residual.vector.get();
-  orthogonalize(v, residual.step, scratch);
-  double squared = 0;
-  kernels_->dots(v, 1, dim_, v, &squared);
+  const double squared = orthogonalize(residual.vector.get(), residual.anchor, residual.step);
   residual.squared = std::min(squared, residual.squared);  // rounding never lets a residual grow
   residual.anchor = residual.squared;
   if (residual.squared <= kRankToleranceSquared) {
@@ -254,7 +275,7 @@ void NullSpaceProjector::advance(const T* w, Residual& residual, std::vector<dou
       const double squared = residual.squared - coefficient * coefficient;
       ++residual.step;
       if (squared < kRecomputeBelow * residual.anchor) {
-        recompute(w, residual, scratch);
+        recompute(w, residual);
         break;  // the coefficients left were those of the replaced vector
       }
       residual.squared = squared;
@@ -269,7 +290,7 @@ double NullSpaceProjector::add(const T* w) {
   Residual residual = measure(w, scratch);
   if (residual.squared == 0) return 0;
   residual.step = rank_;
-  recompute(w, residual, scratch);
+  recompute(w, residual);
   if (residual.squared == 0) return 0;
   const double ratio = residual.ratio();
   double* v = residual.vector.get();

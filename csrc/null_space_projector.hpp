@@ -77,8 +77,9 @@ class NullSpaceProjector {
 
  private:
   template <class T>
-  void recompute(const T* w, Residual& residual, std::vector<double>& scratch) const;
-  void orthogonalize(double* v, std::size_t rank, std::vector<double>& scratch) const;
+  void recompute(const T* w, Residual& residual) const;
+  /// Takes the first `rank` basis vectors out of v, of length^2 `squared`; returns what its length^2 is then.
+  double orthogonalize(double* v, double squared, std::size_t rank) const;
 
   std::size_t dim_;
   std::size_t rank_ = 0;
