@@ -8,19 +8,18 @@ merged in float64.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import triton
-from triton.runtime.interpreter import InterpretedFunction
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from nc_fast.gpu import plan
+from nc_fast.gpu import plan, runtime
 from nc_fast.gpu.kernels import moments as kernels
 from nc_fast.gpu.kernels import prepare
+from nc_fast.gpu.runtime import on_device
 from nc_fast.types import ClassMoments
 
 CENTRED_ABOVE = 4.0  # |mean| / deviation from which a feature is centred; below, zeros stay exact zeros
@@ -30,7 +29,6 @@ FEATURE_EXPONENT = 900  # of a feature's scale, a float64
 TILE_BYTES = 32 << 20  # samples on their way to the device, in float64
 CALLABLE_BYTES = 64 << 20  # one float64 block of activations on the path for callables
 EXACT_IN_HALF = (torch.uint8, torch.int8, torch.bool, torch.float16, torch.bfloat16)  # bfloat16: 8 bits, scaled into range
-FREE_BYTES_INTERPRETED = 1 << 28
 PACK_ROWS, PACK_DEPTH = 32, 64  # reads of 128 to 256 bytes along either axis
 CONSTANTS_CANDIDATES, CONSTANTS_DEPTH = 64, 32
 MERGE_CANDIDATES = 256
@@ -84,7 +82,7 @@ def class_moments(
     -----
     Source: Mao et al., CIKM 2021, section 3; tiles merged by Chan, Golub and LeVeque (1979).
     """
-    with _on(W.device), torch.no_grad():
+    with on_device(W), torch.no_grad():
         return _Moments(W, X, codes, classes, bias, activation, precision, report).run()
 
 
@@ -132,15 +130,14 @@ class _Moments:
         D, M = self.W.shape
         features = _features(self.X, self.W.device)
         arithmetic = _arithmetic(self.precision, self.W.dtype, self.X.dtype, features)
-        target = _target(self.W.device)
-        chosen = plan.schedule(target, arithmetic, activation, _triton_version())
+        chosen = plan.schedule(runtime.target(self.W.device), arithmetic, activation, runtime.triton_version())
         K = _round_up(D, chosen.pure.depth)
         pitch_w, pitch_x = (K * (2 if low else 1) for low in (arithmetic.weights_low, arithmetic.samples_low))
         chunks = plan.sample_chunks(len(self.order), pitch_x * arithmetic.itemsize)
         tiles_per_run = plan.run_tiles(len(self.order), M, chosen.pure)
         layouts = [self._layout(chunk, chosen, tiles_per_run) for chunk in chunks]
         per_candidate = pitch_w * arithmetic.itemsize + 8 * max(layout.n_slots for layout in layouts) + 64
-        blocks = plan.pool_blocks(M, per_candidate, _free_bytes(self.W.device), chosen.pure.candidates)
+        blocks = plan.pool_blocks(M, per_candidate, runtime.free_bytes(self.W.device), chosen.pure.candidates)
         fscale = _power_of_two(arithmetic.largest_exponent - _exponent(features.largest), FEATURE_EXPONENT)
         pivot = torch.empty(M, dtype=torch.float32, device=self.W.device)
         before = np.zeros(len(self.classes))
@@ -479,27 +476,3 @@ def _power_of_two(exponent: torch.Tensor, limit: int) -> torch.Tensor:
 
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
-
-
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
-def _free_bytes(device: torch.device) -> int:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else FREE_BYTES_INTERPRETED
-
-
-def _triton_version() -> tuple[int, int]:
-    major, minor = triton.__version__.split(".")[:2]
-    return int(major), int(minor)
-
-
-def _target(device: torch.device) -> plan.Target:
-    if device.type == "cpu":
-        if not isinstance(kernels.pure_runs, InterpretedFunction):
-            raise ValueError("W: expected a tensor on a GPU, got one on the CPU; kernels run there only with TRITON_INTERPRET=1")
-        return "interpreter"
-    if torch.version.hip:
-        return "amd"
-    capability = torch.cuda.get_device_capability(device)
-    return {(9, 0): "hopper", (8, 0): "ampere"}.get(capability, "nvidia")

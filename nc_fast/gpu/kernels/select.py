@@ -1,0 +1,103 @@
+# mypy: ignore-errors
+"""The greedy loop over one window of candidates per pool, by Cholesky factorisation with a pivot chosen at every step."""
+
+import triton
+import triton.language as tl
+
+NO_INDEX = tl.constexpr(9223372036854775807)
+
+
+@triton.jit
+def _gain(
+    score,  # (B,) float64
+    ratio,  # (B,) float64, >= 0
+):
+    """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0)."""
+    divided = tl.where(ratio > 0, score / tl.where(ratio > 0, ratio, 1.0), float("-inf"))
+    return tl.where(score >= 0, score * ratio, divided)
+
+
+@triton.jit
+def window_greedy(
+    Gram,  # (P, B, B) float64, inner products of the window's residuals (unit vectors less their part in the span)
+    Squared,  # (P, B) float64, squared ratio of each; exactly 0 where the ratio counts as 0
+    Score,  # (P, B) float64
+    Index,  # (P, B) int64, candidate in each place of the window
+    Valid,  # (P, B) int32, 0 for places past the pool's last candidate
+    Bound,  # (P,) float64, the best gain outside the window: no later gain there is higher
+    BoundIndex,  # (P,) int64, lowest candidate outside whose gain ties with the bound
+    Need,  # (P,) int32, picks owed
+    Factor,  # (P, T, B) float64 scratch, rows of the Cholesky factor
+    Place,  # (P, T) int32 out, place of each pick in the window
+    Gain,  # (P, T) float64 out, gain of each pick
+    InSpan,  # (P, T) int32 out, whether the pick's ratio was above 0, so that it extends the span
+    Count,  # (P,) int32 out, picks made: at least one
+    T,
+    rank_squared,  # float64, squared ratio up to which it counts as 0
+    tie,  # float64, relative distance of gains that tie
+    trust,  # float64, share of its first squared ratio above which an updated one is accurate
+    B: tl.constexpr,
+    ROWS: tl.constexpr,  # factor rows read at a time
+):
+    """Pick while no candidate outside, and none whose ratio has become inaccurate, can be better or tie at a lower index.
+
+    Ratios never grow, so a gain computed before bounds every later one. The first pick follows a fresh computation of all
+    gains and is always legal. A squared ratio that has shrunk below ``trust`` of its fresh value carries too much of that
+    value's rounding error: only ``trust`` itself is used, as a bound, until the next fresh computation.
+    """
+    pool = tl.program_id(0).to(tl.int64)
+    place = tl.arange(0, B)
+    lane = tl.arange(0, ROWS)
+    fresh = tl.load(Squared + pool * B + place)
+    score = tl.load(Score + pool * B + place)
+    index = tl.load(Index + pool * B + place)
+    alive = tl.load(Valid + pool * B + place) != 0
+    bound = tl.load(Bound + pool)
+    bound_index = tl.load(BoundIndex + pool)
+    need = tl.load(Need + pool)
+    gram = Gram + pool * B * B
+    factor = Factor + pool * T * B
+    squared = fresh
+    highest = _gain(score, tl.sqrt(fresh * trust))
+    picks = 0
+    rank = 0
+    legal = True
+    while (picks < need) & legal:
+        known = squared >= trust * fresh
+        value = _gain(score, tl.where(squared > rank_squared, tl.sqrt(squared), 0.0))
+        open = alive & known
+        best = tl.max(tl.where(open, value, float("-inf")), 0)
+        floor = best - tie * tl.abs(best)
+        chosen = tl.min(tl.where(open & (value >= floor), index, NO_INDEX), 0)
+        in_the_way = alive & (known == 0) & (highest >= floor) & ((highest > best) | (index < chosen))
+        from_outside = (bound >= floor) & ((bound > best) | (bound_index < chosen))
+        # Where the rank may be exhausted the pool has to start again: the launcher sees to that.
+        ranked = (rank == 0) | (tl.max((open & (squared > rank_squared)).to(tl.int32), 0) != 0)
+        first_of_all = picks == 0
+        undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0)
+        legal = (chosen != NO_INDEX) & (first_of_all | undisputed) & ranked
+        if legal:
+            own = index == chosen
+            own = own & alive
+            at = tl.max(tl.where(own, place, 0), 0)
+            pivot = tl.sum(tl.where(own, squared, 0.0), 0)
+            extends = pivot > rank_squared
+            tl.store(Place + pool * T + picks, at)
+            tl.store(Gain + pool * T + picks, tl.sum(tl.where(own, value, 0.0), 0))
+            tl.store(InSpan + pool * T + picks, extends.to(tl.int32))
+            alive = alive & (own == 0)
+            picks += 1
+            if extends:
+                row = tl.load(gram + at.to(tl.int64) * B + place)
+                for first in range(0, rank, ROWS):
+                    here = first + lane < rank
+                    rows = factor + (first + lane).to(tl.int64) * B
+                    left = tl.load(rows[:, None] + place[None, :], mask=here[:, None], other=0.0)
+                    own_column = tl.load(rows + at, mask=here, other=0.0)
+                    row -= tl.sum(left * own_column[:, None], 0)
+                row = row / tl.sqrt(pivot)
+                squared = tl.maximum(squared - row * row, 0.0)
+                tl.store(factor + rank.to(tl.int64) * B + place, row)
+                tl.debug_barrier()  # the next step reads this row through other threads
+                rank += 1
+    tl.store(Count + pool, picks)
