@@ -61,14 +61,15 @@ def weights(name: str, value: object, *, half: bool) -> Array:
     return W
 
 
-def samples(name: str, value: object, n_features: int, *, half: bool) -> Array:
-    """Check an (N, D) matrix of samples: floating or integer."""
+def samples(name: str, value: object, W: Array, *, half: bool) -> Array:
+    """Check an (N, D) matrix of samples: floating or integer, where the checked weights W can meet it."""
     X = _array(name, value)
+    _same_place(name, X, W)
     if not is_integer(X):
         _float_kind(name, X, half, also=" or integer")
     _matrix(name, X, "(N, D)")
-    if X.shape[1] != n_features:
-        raise ValueError(f"{name}: expected shape (N, D) = (N, {n_features}) to match W, got {tuple(X.shape)}")
+    if X.shape[1] != W.shape[0]:
+        raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(X.shape)}")
     _non_empty(name, X)
     finite(name, X)
     return X
@@ -97,7 +98,7 @@ def biases(value: object, W: Array) -> np.ndarray:
     if bias.shape not in ((), (W.shape[1],)):
         raise ValueError(f"bias: expected a number or shape (M,) = ({W.shape[1]},), got {bias.shape}")
     finite("bias", bias)
-    return np.broadcast_to(bias.astype(np.float64), (W.shape[1],))
+    return np.full(W.shape[1], bias, dtype=np.float64)
 
 
 def count(name: str, value: object, most: int) -> int:
@@ -127,17 +128,6 @@ def enough_classes(weight: float, classes: np.ndarray) -> None:
     """Check that there are two classes where label information counts."""
     if weight < 1 and len(classes) < 2:
         raise ValueError(f"y: expected at least two classes when alpha < 1, got {len(classes)}: {classes.tolist()}")
-
-
-def same_place(**arrays: Array) -> None:
-    """Check that tensors live on one device; samples and labels may stay in host memory when the weights are on a GPU."""
-    devices = {name: array.device for name, array in arrays.items() if is_tensor(array)}
-    if "W" not in devices:
-        devices.setdefault("W", "cpu")
-    strays = {str(device) for device in devices.values() if str(device) != "cpu"}
-    if strays and strays != {str(devices["W"])}:
-        places = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise ValueError(f"X: expected on the device of W or in host memory, got {places}")
 
 
 def scored(value: object, groups: object, n_candidates: int, *, by_class: bool) -> Scores:
@@ -221,6 +211,13 @@ def _array(name: str, value: object) -> Array:
     if array.dtype == object and not array.ndim:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     return array
+
+
+def _same_place(name: str, array: Array, W: Array) -> None:
+    """Samples may stay in host memory when the weights are on a GPU; nothing else may be apart."""
+    place, expected = (str(a.device) if is_tensor(a) else "cpu" for a in (array, W))
+    if place not in ("cpu", expected):
+        raise ValueError(f"{name}: expected on the device of W, {expected}, or in host memory, got {place}")
 
 
 def _float_kind(name: str, array: Array, half: bool, also: str = "") -> None:

@@ -279,9 +279,8 @@ class _MomentsStage:
         self._arguments = {"bias": backend.place(W, self.bias), "activation": activation, "precision": precision}
 
     def check(self, X: Array, y: Array) -> _Batch:
-        X = _checks.samples("X", X, self._W.shape[0], half=self._backend.takes_tensors)
+        X = _checks.samples("X", X, self._W, half=self._backend.takes_tensors)
         classes, codes = _checks.labels("y", y, X.shape[0])
-        _checks.same_place(W=self._W, X=X)
         return _Batch(X, codes, classes)
 
     def run(self, batch: _Batch, report: Report | None) -> ClassMoments:

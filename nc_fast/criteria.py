@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from nc_fast import _checks
-from nc_fast._arrays import array_namespace
+from nc_fast._arrays import array_namespace, as_numpy
 from nc_fast.types import Array, ClassMoments, Scores
 
 Criterion = Callable[[ClassMoments], tuple[Array, Array]]
@@ -72,4 +74,4 @@ def _unit(v: Array) -> Array:
     if largest == 0:
         return v
     v = v / largest  # first, so that the squares neither overflow nor vanish
-    return v / (v * v).sum() ** 0.5
+    return v / float(np.sqrt(np.square(as_numpy(v)).sum()))  # by NumPy: torch's sum depends on the number of threads

@@ -117,10 +117,11 @@ def chan_merge(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) -> 
     """Merge two sets of (count (C,), mean (C, M), m2 (C, M)); a count of 0 leaves the other side's bits as they are."""
     (count_a, mean_a, m2_a), (count_b, mean_b, m2_b) = a, b
     count = count_a + count_b
-    share = (count_b / count.clip(min=1))[:, None]
+    xp = array_namespace(mean_a)
+    share = (count_b / xp.asarray(count.clip(min=1), dtype=xp.float64))[:, None]  # torch divides integers in float32
     # With an empty left side its mean must not enter: mean_a + (mean_b - mean_a) is not mean_b in floating point.
     delta = mean_b - mean_a
-    mean = array_namespace(mean_a).where((count_a == 0)[:, None], mean_b, mean_a + delta * share)
+    mean = xp.where((count_a == 0)[:, None], mean_b, mean_a + delta * share)
     return count, mean, m2_a + m2_b + delta * delta * (count_a[:, None] * share)
 
 

@@ -26,3 +26,14 @@ def mnist(shared: Path):
     from nc_fast.data import load_idx_folder
 
     return load_idx_folder(shared / "data" / "mnist")
+
+
+@pytest.fixture(params=["reference", "cpu", "gpu"])
+def backend(request) -> str:
+    """Every backend of the dispatch table that can run here; the GPU's runs in Triton's interpreter."""
+    from nc_fast._dispatch import BACKENDS
+
+    reason = BACKENDS[request.param].missing()
+    if reason:
+        pytest.skip(reason)
+    return request.param

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nc_fast import share_quota
+
+
+@pytest.mark.parametrize(
+    ("sizes", "k", "expected"),
+    [
+        ([10, 3, 20], 14, [5, 3, 6]),
+        ([5, 5, 5], 7, [2, 2, 3]),
+        ([0, 4, 4], 3, [0, 1, 2]),
+        ([1, 1, 100], 50, [1, 1, 48]),
+        ([7], 7, [7]),
+        ([4, 4], 0, [0, 0]),
+        ([20, 3, 10], 14, [6, 3, 5]),
+    ],
+)
+def test_examples(sizes, k, expected):
+    assert share_quota(sizes, k).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 600))
+def test_everything_is_shared_and_as_evenly_as_sizes_allow(sizes, k):
+    k = min(k, sum(sizes))
+    quota = share_quota(sizes, k)
+    assert quota.sum() == k
+    assert (quota <= sizes).all()
+    assert (quota >= 0).all()
+    unsatisfied = quota[quota < sizes]
+    if len(unsatisfied):
+        assert quota.max() <= unsatisfied.min() + 1
+
+
+@pytest.mark.parametrize("k", [-1, 4])
+def test_more_than_there_is(k):
+    with pytest.raises(ValueError, match="k: expected 0 <= k <= sum"):
+        share_quota(np.array([1, 2]), k)
