@@ -84,6 +84,5 @@ def softplus(z: Block) -> Block:
 
 
 ACTIVATIONS: dict[str, Callable[[Block], Block]] = {
-    function.__name__: function
-    for function in (identity, relu, leaky_relu, elu, gelu, gelu_tanh, silu, tanh, sigmoid, softplus)
+    function.__name__: function for function in (identity, relu, leaky_relu, elu, gelu, gelu_tanh, silu, tanh, sigmoid, softplus)
 }

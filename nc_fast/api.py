@@ -309,9 +309,7 @@ class _MomentsStage:
         return total
 
 
-def _select(
-    backend: _dispatch.Backend, W: Array, scores: Scores, k: int, by_class: bool, report: Report | None
-) -> Selection:
+def _select(backend: _dispatch.Backend, W: Array, scores: Scores, k: int, by_class: bool, report: Report | None) -> Selection:
     live = as_numpy(scores.live) & _nonzero_columns(W)
     group = as_numpy(scores.group)
     pool = np.where(live, group if by_class else 0, -1)

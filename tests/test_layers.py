@@ -21,9 +21,9 @@ LAYERS = [
     ["criteria", "testing"],
     ["api"],
     ["data", "init"],
-    ["_demo", "_plots", "cli"],
+    ["_commands", "_demo", "_info", "_plots", "cli"],
 ]
-HEAVY = {"torch": {"gpu", "init", "distributed", "_compare"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots"}, "numba": {"cpu"}}
+HEAVY = {"torch": {"gpu", "init", "_info"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots"}, "numba": {"cpu"}}
 
 
 def layer_of(module):

@@ -91,7 +91,12 @@ def test_integer_weights_full_of_ties(seed, n_features, n_candidates, n_groups, 
 def test_progress_ends_at_k(backend, rng):
     seen = []
     nc_fast.select(
-        rng.normal(size=(5, 50)), rng.random(50), 20, by_class=False, backend=backend, progress=lambda done, total: seen.append((done, total))
+        rng.normal(size=(5, 50)),
+        rng.random(50),
+        20,
+        by_class=False,
+        backend=backend,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert seen
     assert seen[-1] == (20, 20)

@@ -91,4 +91,5 @@ def unit_columns(W: np.ndarray) -> np.ndarray:
 def gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0)."""
     with np.errstate(divide="ignore"):
-        return np.where(score >= 0, score * ratio, score / np.where(score >= 0, 1.0, ratio))
+        below_zero = np.divide(score, ratio, out=np.zeros_like(score), where=score < 0)
+    return np.where(score >= 0, score * ratio, below_zero)
