@@ -1,0 +1,21 @@
+"""The ``nc-fast`` command: says what to install where the demo extras are missing, else runs nc_fast._commands."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+
+EXTRAS = ("typer", "rich", "sklearn", "matplotlib")
+
+
+def main() -> None:
+    """Run the command line in ``sys.argv``; the entry point of the console script."""
+    absent = [package for package in EXTRAS if find_spec(package) is None]
+    if absent:
+        sys.exit(f'nc-fast: {", ".join(absent)} not installed: pip install "nc_fast[demo]"')
+    try:
+        from nc_fast._commands import app
+
+        app(prog_name="nc-fast")
+    except KeyboardInterrupt:  # between commands; inside one the group answers
+        sys.exit(130)
