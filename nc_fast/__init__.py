@@ -3,22 +3,33 @@
 Mao et al., "Neuron Campaign for Initialization Guided by Information Bottleneck Theory", CIKM 2021.
 """
 
+from importlib import import_module
+from types import ModuleType
+
 from nc_fast._projector import NullSpaceProjector
+from nc_fast._version import __version__
 from nc_fast.api import campaign, class_moments, select
 from nc_fast.criteria import ib_scores
 from nc_fast.quota import share_quota
 from nc_fast.types import Campaign, ClassMoments, Scores, Selection
 
-from nc_fast._version import __version__
 __all__ = [
     "Campaign",
     "ClassMoments",
     "NullSpaceProjector",
     "Scores",
     "Selection",
+    "__version__",
     "campaign",
     "class_moments",
     "ib_scores",
     "select",
     "share_quota",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import ``nc_fast.init``, which needs torch, on first use."""
+    if name == "init":
+        return import_module("nc_fast.init")
+    raise AttributeError(f"module 'nc_fast' has no attribute {name!r}")

@@ -83,4 +83,3 @@ def resolve(name: str, W: object) -> Backend:
         available = [backend.name for backend in BACKENDS.values() if not backend.missing()]
         raise ValueError(f"backend: expected one that can run here ({', '.join(available)}), got {name!r}; {reason}")
     return BACKENDS[name]
-

@@ -61,14 +61,14 @@ def _threads_set() -> int:
     libraries = _blas().lib_controllers
     if not libraries:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(library.num_threads for library in libraries)
+    return max(int(library.num_threads) for library in libraries)
 
 
 single_threaded_blas = _SingleThreadedBlas()
 thread_count = single_threaded_blas.threads
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """Raised inside a worker whose result nobody waits for any more."""
 
 
