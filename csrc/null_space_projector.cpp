@@ -15,6 +15,7 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 #if defined(__x86_64__)
@@ -39,11 +40,28 @@ constexpr std::size_t kLanes = 16;
 // Basis vectors that share one pass over a vector: as many as registers hold the lanes of.
 constexpr std::size_t kSharedRows = 3;
 
-double sum_lanes(std::array<double, kLanes>& lanes) {
-  for (std::size_t half = kLanes / 2; half > 0; half /= 2) {
+template <class T, std::size_t N>
+T sum_lanes(std::array<T, N>& lanes) {
+  for (std::size_t half = N / 2; half > 0; half /= 2) {
     for (std::size_t l = 0; l < half; ++l) lanes[l] += lanes[l + half];
   }
   return lanes[0];
+}
+
+// The float32 products only bound a ratio, so their order of summation, and fused multiply-adds, are free.
+float dot_float_baseline(const float* q, const float* w, std::size_t n) {
+  constexpr std::size_t kFloatLanes = 32;
+  std::array<float, kFloatLanes> lanes{};
+  const std::size_t whole = n - n % kFloatLanes;
+  for (std::size_t i = 0; i < whole; i += kFloatLanes) {
+    for (std::size_t l = 0; l < kFloatLanes; ++l) lanes[l] += q[i + l] * w[i + l];
+  }
+  for (std::size_t i = whole; i < n; ++i) lanes[i - whole] += q[i] * w[i];
+  return sum_lanes(lanes);
+}
+
+void dots_float_baseline(const float* basis, std::size_t count, std::size_t n, const float* w, float* out) {
+  for (std::size_t row = 0; row < count; ++row) out[row] = dot_float_baseline(basis + row * n, w, n);
 }
 
 template <class T>
@@ -111,6 +129,40 @@ NC_FAST_AVX2 void dots_avx2(const double* basis, std::size_t count, std::size_t 
   for (; row < count; ++row) dots_rows_avx2<1>(basis + row * n, n, w, out + row);
 }
 
+template <std::size_t Rows>
+NC_FAST_AVX2 inline void dots_float_rows_avx2(const float* basis, std::size_t n, const float* w, float* out) {
+  constexpr std::size_t kParts = 4;
+  const std::size_t whole = n - n % (8 * kParts);
+  __m256 sums[Rows][kParts];
+  for (std::size_t row = 0; row < Rows; ++row) {
+    for (std::size_t part = 0; part < kParts; ++part) sums[row][part] = _mm256_setzero_ps();
+  }
+  for (std::size_t i = 0; i < whole; i += 8 * kParts) {
+    for (std::size_t part = 0; part < kParts; ++part) {
+      const __m256 x = _mm256_loadu_ps(w + i + 8 * part);
+      for (std::size_t row = 0; row < Rows; ++row) {
+        sums[row][part] = _mm256_fmadd_ps(_mm256_loadu_ps(basis + row * n + i + 8 * part), x, sums[row][part]);
+      }
+    }
+  }
+  for (std::size_t row = 0; row < Rows; ++row) {
+    const __m256 sum =
+        _mm256_add_ps(_mm256_add_ps(sums[row][0], sums[row][1]), _mm256_add_ps(sums[row][2], sums[row][3]));
+    std::array<float, 8> lanes;
+    _mm256_storeu_ps(lanes.data(), sum);
+    for (std::size_t i = whole; i < n; ++i) lanes[i % 8] += basis[row * n + i] * w[i];
+    out[row] = sum_lanes(lanes);
+  }
+}
+
+NC_FAST_AVX2 void dots_float_avx2(const float* basis, std::size_t count, std::size_t n, const float* w, float* out) {
+  std::size_t row = 0;
+  for (; row + kSharedRows <= count; row += kSharedRows) {
+    dots_float_rows_avx2<kSharedRows>(basis + row * n, n, w, out + row);
+  }
+  for (; row < count; ++row) dots_float_rows_avx2<1>(basis + row * n, n, w, out + row);
+}
+
 NC_FAST_AVX2 void subtract_avx2(const double* basis, const double* coefficients, std::size_t count, std::size_t n,
                                 double* v) {
   std::size_t row = 0;
@@ -130,6 +182,8 @@ struct Kernels {
   // out[i] = basis[i] . w for `count` rows of length n.
   void (*dots_float)(const double* basis, std::size_t count, std::size_t n, const float* w, double* out);
   void (*dots_double)(const double* basis, std::size_t count, std::size_t n, const double* w, double* out);
+  // The same in float32, in any order.
+  void (*bounding_dots)(const float* basis, std::size_t count, std::size_t n, const float* w, float* out);
   // v -= coefficients[i] * basis[i], in order.
   void (*subtract)(const double* basis, const double* coefficients, std::size_t count, std::size_t n, double* v);
 
@@ -144,9 +198,10 @@ struct Kernels {
 namespace {
 
 const Kernels& kernels_of(Simd simd) {
-  static constexpr Kernels baseline{dots_baseline<float>, dots_baseline<double>, subtract_baseline};
+  static constexpr Kernels baseline{dots_baseline<float>, dots_baseline<double>, dots_float_baseline,
+                                    subtract_baseline};
 #ifdef NC_FAST_X86
-  static constexpr Kernels avx2{dots_avx2<float>, dots_avx2<double>, subtract_avx2};
+  static constexpr Kernels avx2{dots_avx2<float>, dots_avx2<double>, dots_float_avx2, subtract_avx2};
   if (simd == Simd::kAvx2Fma && best_simd() == Simd::kAvx2Fma) return avx2;
 #endif
   static_cast<void>(simd);
@@ -454,16 +509,67 @@ class TaskRunner {
   std::exception_ptr error_;
 };
 
+// Upper bounds of ratios from float32 products, at a third of the price of the exact ones.
+class RatioBounds {
+ public:
+  explicit RatioBounds(std::size_t dim, Simd simd)
+      : dim_(dim),
+        kernels_(kernels_of(simd)),
+        // Roundings that an element goes through: as a product's factor and result, at most dim / 32 additions into its
+        // lane and 10 that join lanes and tail. The sum of |q_i w_i| is at most the length of w.
+        error_((static_cast<double>(dim) / 32 + 16) * std::numeric_limits<float>::epsilon() / 2) {}
+
+  void append(const double* q) {
+    for (std::size_t i = 0; i < dim_; ++i) basis_.push_back(static_cast<float>(q[i]));
+  }
+
+  void reset() { basis_.clear(); }
+
+  // Whether w and its products stay so far inside float32's range that only rounding matters.
+  static bool applies(const Residual& residual) {
+    return !residual.vector && residual.length > 1e-25 && residual.length < 1e35;
+  }
+
+  // Lowers `squared`, an upper bound of the squared ratio at basis vector `step`, to the end of the basis.
+  void lower(const float* w, double length, double& squared, std::size_t& step) {
+    const std::size_t rank = basis_.size() / dim_;
+    products_.resize(rank - step);
+    kernels_.bounding_dots(basis_.data() + step * dim_, rank - step, dim_, w, products_.data());
+    step = rank;
+    for (const float product : products_) {
+      const double coefficient = std::max(std::abs(static_cast<double>(product)) / length - error_, 0.0);
+      const double next = squared - coefficient * coefficient;
+      if (next < kLowest) return;
+      squared = next;
+    }
+  }
+
+ private:
+  static constexpr double kLowest = 1e-2;  // below, what the errors add up to is no longer small beside the bound
+
+  std::size_t dim_;
+  const Kernels& kernels_;
+  double error_;
+  std::vector<float> basis_;
+  std::vector<float> products_;
+};
+
 // The greedy loop over one pool.
 //
 // A ratio never grows while the span does, so the gain computed last bounds a candidate's gain now. The candidates wait
 // in a heap by that bound (Minoux 1978); only those whose bound reaches the best exact gain are brought up to date.
 template <class T>
 class PoolSelection {
+  static constexpr std::size_t kWorthBounding = 4;  // basis vectors to catch up with
+
  public:
   PoolSelection(const MatrixView<T>& W, const Columns<T>& columns, const std::vector<std::size_t>& members,
                 const double* score, const GreedyOptions& options, const TaskRunner& runner)
-      : columns_(columns), runner_(runner), lazy_(options.lazy), projector_(W.rows, options.simd) {
+      : columns_(columns),
+        runner_(runner),
+        lazy_(options.lazy),
+        projector_(W.rows, options.simd),
+        bounds_(W.rows, options.simd) {
     candidates_.resize(members.size());
     for (std::size_t i = 0; i < members.size(); ++i) {
       candidates_[i].column = members[i];
@@ -483,7 +589,7 @@ class PoolSelection {
         continue;
       }
       candidate.picked = true;
-      if (candidate.residual.squared > 0) projector_.add(candidate.vector);
+      if (candidate.residual.squared > 0) extend_span(candidate.vector);
       candidate.release();
       indices[pick] = static_cast<std::int64_t>(candidate.column);
       gains[pick] = best.bound;
@@ -502,6 +608,14 @@ class PoolSelection {
     const T* vector = nullptr;  // null until first evaluated
     std::unique_ptr<T[]> own;   // backs `vector` where Columns had no copy
     Residual residual;
+    double bound = 0;            // of residual.squared, from float32, up to ...
+    std::size_t bound_step = 0;  // ... this basis vector
+
+    void measured(Residual&& fresh) {
+      residual = std::move(fresh);
+      bound = residual.squared;
+      bound_step = 0;
+    }
 
     void release() {
       vector = nullptr;
@@ -527,25 +641,57 @@ class PoolSelection {
     std::make_heap(heap_.begin(), heap_.end());
   }
 
+  void extend_span(const T* vector) {
+    const std::size_t rank = projector_.rank();
+    projector_.add(vector);
+    if (projector_.rank() > rank) bounds_.append(projector_.basis().data() + rank * projector_.dim());
+  }
+
   void restart() {
     ++restarts_;
     projector_.reset();
+    bounds_.reset();
     for (Candidate& candidate : candidates_) {
-      if (candidate.vector) candidate.residual = projector_.measure(candidate.vector, scratch_);
+      if (candidate.vector) candidate.measured(projector_.measure(candidate.vector, scratch_));
     }
     first_alive_ = 0;
     fill_heap();
   }
 
+  void load(Candidate& candidate) {
+    if (candidate.vector) return;
+    runner_.check_stopped();
+    candidate.vector = columns_.get(candidate.column, candidate.own);
+    candidate.measured(measure_column(projector_, candidate.vector, candidate.column, scratch_));
+  }
+
   void update(Candidate& candidate) {
-    if (!candidate.vector) {
-      runner_.check_stopped();
-      candidate.vector = columns_.get(candidate.column, candidate.own);
-      candidate.residual = measure_column(projector_, candidate.vector, candidate.column, scratch_);
-    }
+    load(candidate);
     if (candidate.residual.step < projector_.rank()) {
       runner_.check_stopped();
       projector_.advance(candidate.vector, candidate.residual, scratch_);
+      candidate.bound = candidate.residual.squared;
+      candidate.bound_step = candidate.residual.step;
+    }
+  }
+
+  // Lowers the entry's bound by float32 products, where that saves float64 ones; returns whether it did.
+  bool lower_bound(Entry& entry) {
+    if constexpr (std::is_same_v<T, float>) {
+      Candidate& candidate = candidates_[entry.member];
+      const std::size_t rank = projector_.rank();
+      load(candidate);
+      if (candidate.bound_step == rank || rank - candidate.residual.step < kWorthBounding ||
+          !RatioBounds::applies(candidate.residual)) {
+        return false;
+      }
+      runner_.check_stopped();
+      bounds_.lower(candidate.vector, candidate.residual.length, candidate.bound, candidate.bound_step);
+      // The slack covers the rounding of the exact ratio, so that no bound ever hides a gain.
+      entry.bound = gain_of(candidate.score, std::sqrt(candidate.bound * (1 + kTieTolerance)));
+      return true;
+    } else {
+      return false;
     }
   }
 
@@ -566,6 +712,10 @@ class PoolSelection {
     double tied = best;  // the least gain that counts as best
     while (!heap_.empty() && (exact_.empty() || may_win(heap_.front(), tied))) {
       std::pop_heap(heap_.begin(), heap_.end());
+      if (lower_bound(heap_.back())) {
+        std::push_heap(heap_.begin(), heap_.end());
+        continue;
+      }
       Entry entry = heap_.back();
       heap_.pop_back();
       entry.bound = exact_gain(candidates_[entry.member]);
@@ -615,6 +765,7 @@ class PoolSelection {
   const TaskRunner& runner_;
   bool lazy_;
   NullSpaceProjector projector_;
+  RatioBounds bounds_;
   std::vector<Candidate> candidates_;
   std::vector<Entry> heap_;
   std::vector<Entry> exact_;
