@@ -143,10 +143,10 @@ def _shortened(name: str, length: int) -> str:
 
 
 def _legend(image_shape: tuple[int, int] | None) -> str:
-    order = "" if image_shape else " Features are in reading order."
+    order, blurred = ("", ", blurred") if image_shape else (" Features are in reading order.", "")
     return (
         f"Weights: red positive, blue negative, one scale for all fields.{order}\n"
-        "Averages: of all neurons of the row, blurred, one scale per row. Activations: from 0 to the row's largest, its own class in red."
+        f"Averages: of all neurons of the row{blurred}, one scale per row. Activations: from 0 to the row's largest, its own class in red."
     )
 
 

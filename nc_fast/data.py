@@ -11,9 +11,8 @@ import math
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -199,7 +198,7 @@ def read_idx(path: PathLike, ndim: int) -> np.ndarray:
     """
     path = Path(path)
     packed = path.suffix == ".gz"
-    with _readable(path, "an IDX file"), gzip.open(path) if packed else path.open("rb") as file:
+    with _readable(path, "an IDX file") as stored, gzip.open(stored) if packed else nullcontext(stored) as file:
         header = _read(file, 4 + 4 * ndim)
         magic = bytes((0, 0, IDX_UBYTE, ndim))
         if header[:4] != magic:
@@ -225,7 +224,7 @@ def read_npz(path: PathLike, *, required: tuple[str, ...], optional: tuple[str, 
         When the file is damaged, a required array is missing, or an array is of objects or above MAX_BYTES.
     """
     path = Path(path)
-    with _readable(path, "an .npz file"), path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with _readable(path, "an .npz file") as stored, zipfile.ZipFile(stored) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         for name in required:
             if name not in members:
@@ -255,12 +254,17 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[None]:
-    """Turn what the decompressors say about damaged data into the one form of error."""
-    try:
-        yield
-    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, struct.error, NotImplementedError) as error:
-        raise ValueError(f"{path}: expected {what}, got damaged data: {error}") from None
+def _readable(path: Path, what: str) -> Iterator[IO[bytes]]:
+    """Open a file; turn what the decompressors say about damaged data into the one form of error."""
+    with path.open("rb") as file:
+        try:
+            yield file
+        except MemoryError:
+            raise
+        except Exception as error:  # gzip and zipfile raise a dozen kinds, OSError at a damaged offset among them
+            if str(error).startswith(f"{path}: "):
+                raise
+            raise ValueError(f"{path}: expected {what}, got damaged data: {' '.join(str(error).split())}") from None
 
 
 def _find(folder: Path, name: str) -> Path:
