@@ -1,0 +1,12 @@
+"""Initialize a torch network by neuron campaigns, in place, in one line.
+
+``campaign_(model, data)`` walks through the layers in the order the data meets them. Each layer gets a pool of candidate
+neurons, scored on the activations that the layers before it, already initialized, produce; the best are installed.
+torch is imported here and nowhere else in the package.
+"""
+
+from nc_fast.init._campaign import campaign_
+from nc_fast.init._criteria import fisher_scores
+from nc_fast.init._report import InitReport, KeptLayer, LayerReport, Signal
+
+__all__ = ["InitReport", "KeptLayer", "LayerReport", "Signal", "campaign_", "fisher_scores"]

@@ -1,0 +1,207 @@
+"""Checks of campaign_'s arguments: one clear message before any work."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nc_fast import _checks, api
+from nc_fast._progress import Progress
+from nc_fast.criteria import Criterion
+from nc_fast.init._activations import Activation
+from nc_fast.init._candidates import Base, Given, base_functions, check_given
+from nc_fast.init._criteria import scorer
+from nc_fast.init._layers import Layer
+from nc_fast.init._pick import Scorer
+
+CRITERIA = ("ib", "fisher")
+Alpha = str | float | Sequence[float] | Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Options:
+    """campaign_'s arguments, checked."""
+
+    pool: int
+    base: Base
+    alpha: Alpha
+    bias: str | float
+    gain: float
+    max_samples: int | None
+    by_class: bool
+    scorer: Scorer
+    criterion: str  # "ib", "fisher" or "own"
+    progress: Progress
+
+
+def model(value: object) -> nn.Module:
+    """Check the model; return it, or the one inside torch.compile's wrapper, whose parameters are the same."""
+    inner = getattr(value, "_orig_mod", value)
+    if not isinstance(inner, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(value).__name__}")
+    if any(nn.parameter.is_lazy(tensor) for tensor in (*inner.parameters(), *inner.buffers())):
+        raise ValueError("model: expected initialized parameters, got lazy ones; call the model on a batch first")
+    places = {str(parameter.device) for parameter in inner.parameters()}
+    if "meta" in places:
+        raise ValueError("model: expected parameters with storage, got the meta device; use model.to_empty(device=...) first")
+    if len(places) > 1:
+        raise ValueError(f"model: expected all parameters on one device, got {', '.join(sorted(places))}")
+    return inner
+
+
+def options(
+    pool: object,
+    base: object,
+    alpha: Any,
+    bias: object,
+    gain: object,
+    max_samples: object,
+    by_class: object,
+    criterion: str | Criterion | None,
+    method: object,
+    generator: object,
+    progress: Progress,
+) -> Options:
+    """Check all arguments that can be checked without looking at the model."""
+    _checks.choice("method", method, api.METHODS)
+    if criterion is not None and not callable(criterion):
+        _checks.choice("criterion", criterion, CRITERIA)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
+    if not isinstance(by_class, (bool, np.bool_)):
+        raise TypeError(f"by_class: expected True or False, got {by_class!r}")
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise TypeError(f"progress: expected True, False or a callable, got {type(progress).__name__}")
+    return Options(
+        pool=_whole("pool", pool, 1),
+        base=_base(base),
+        alpha=_alpha(alpha),
+        bias=_bias(bias),
+        gain=_positive("gain", gain),
+        max_samples=None if max_samples is None else _whole("max_samples", max_samples, 2),
+        by_class=bool(by_class),
+        scorer=scorer(criterion),
+        criterion="ib" if criterion is None else criterion if isinstance(criterion, str) else "own",
+        progress=progress,
+    )
+
+
+def chosen(layers: Any, names: Sequence[str]) -> set[str]:
+    """Return the layers' names that the argument ``layers`` asks for, by name or by the module they are in."""
+    if layers is None:
+        return set(names)
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        raise TypeError(f"layers: expected a list of names or None, got {layers!r}")
+    found: set[str] = set()
+    for name in layers:
+        under = {known for known in names if isinstance(name, str) and (known == name or known.startswith(f"{name}."))}
+        if not under:
+            _checks.choice("layers", name, names)
+        found |= under
+    return found
+
+
+def activations(value: Any, names: Sequence[str]) -> dict[str, Activation]:
+    """Return name -> activation, as the user gave them: one for all layers or a dict."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(names, _activation(value))
+    return {_checks.choice("activations", name, names): _activation(given) for name, given in value.items()}
+
+
+def candidates(value: Any, layers: Sequence[Layer]) -> dict[str, Given]:
+    """Return name -> candidates the user brings."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise TypeError(f"candidates: expected a dict, layer name -> weight, got {type(value).__name__}")
+    by_name = {layer.name: layer for layer in layers}
+    return {name: check_given(by_name[_checks.choice("candidates", name, by_name)], given) for name, given in value.items()}
+
+
+def alphas(alpha: Alpha, positions: Sequence[int], depth: int, names: Sequence[str]) -> list[float]:
+    """Return alpha for each layer to initialize; positions are places among the ``depth`` of the whole network."""
+    if isinstance(alpha, Sequence) and not isinstance(alpha, str):
+        if len(alpha) != len(names):
+            raise ValueError(f"alpha: expected {len(names)} numbers, one for each of {', '.join(names)}, got {len(alpha)}")
+        return list(alpha)
+    if callable(alpha) or isinstance(alpha, str):
+        fractions = [position / (depth - 1) if depth > 1 else 1.0 for position in positions]
+        return [1 - t if isinstance(alpha, str) else _checks.alpha(alpha(t)) for t in fractions]
+    return [alpha] * len(names)
+
+
+def _activation(value: Any) -> Activation:
+    checked = _checks.activation(value)
+    return Activation(checked if isinstance(checked, str) else getattr(value, "__name__", type(value).__name__), checked)
+
+
+def _alpha(value: Any) -> Alpha:
+    if isinstance(value, str):
+        return _checks.choice("alpha", value, ("linear",))
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, (Sequence, np.ndarray)):
+        return [_checks.alpha(number) for number in value]
+    return _checks.alpha(value)
+
+
+def _base(value: Any) -> Base:
+    if callable(value):
+        if not _takes_one(value):
+            raise TypeError(f"base: expected a callable that needs only a tensor to fill, got {value!r}")
+        return value  # type: ignore[no-any-return]
+    known = base_functions()
+    return known[_checks.choice("base", value.removesuffix("_") if isinstance(value, str) else value, known)]
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # no signature to be had
+        return True
+    return True
+
+
+def _bias(value: object) -> str | float:
+    if isinstance(value, str):
+        return _checks.choice("bias", value, ("center", "zeros"))
+    return _number("bias", value)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not np.isfinite(float(value)):
+        raise ValueError(f"{name}: expected a finite number, got {value}")
+    return float(value)
+
+
+def _positive(name: str, value: object) -> float:
+    number = _number(name, value)
+    if number <= 0:
+        raise ValueError(f"{name}: expected a number > 0, got {value}")
+    return number
+
+
+def _whole(name: str, value: object, least: int) -> int:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected an integer, got {value!r}")
+    if number < least:
+        raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return number

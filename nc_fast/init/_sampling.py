@@ -1,0 +1,282 @@
+"""Samples from whatever the user has: a tensor pair, a DataLoader, any iterable of batches; class-stratified, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    TensorDataset,
+    default_collate,
+)
+
+from nc_fast import _checks
+from nc_fast.quota import share_quota
+
+SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
+Inputs = Any  # what the model is called with: a tensor, a tuple of positional or a dict of keyword arguments
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs of some samples and their labels, (n,), or (n, *positions) with a label for every token or pixel."""
+
+    inputs: Inputs
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.labels)
+
+    def take(self, rows: Any) -> Batch:
+        """Return the samples at the given rows (a slice or (m,) integers)."""
+        index = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
+        return Batch(_map(lambda x: x[index.to(x.device) if isinstance(index, torch.Tensor) else index], self.inputs), self.labels[rows])
+
+    def run(self, model: torch.nn.Module, device: torch.device) -> Any:
+        """Call the model."""
+        inputs = _map(lambda x: x.to(device), self.inputs)
+        if isinstance(inputs, dict):
+            return model(**inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Where layers get their samples from.
+
+    Attributes
+    ----------
+    read : batches of at most the given size, from the start, as often as called.
+    size : how many samples.
+    held : whether they are in memory, in one piece.
+    classes : (C,) distinct labels.
+    notes : what the report should say about them.
+    """
+
+    read: Callable[[int], Iterator[Batch]]
+    size: int
+    held: bool
+    classes: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    def first(self, n: int) -> Batch:
+        """Return the first n samples, again from the start where there are fewer."""
+        batch = next(iter(self.read(n)))
+        return batch if len(batch) == n else batch.take(np.arange(n) % len(batch))
+
+
+def collect(data: Any, max_samples: int | None) -> Samples:
+    """Return a class-stratified sample of ``data``, or, with None, all of it, streamed."""
+    pair = _pair(data)
+    if pair is not None:
+        if max_samples is not None and max_samples < len(pair):
+            return _held(pair.take(stratified(pair.labels, max_samples)))
+        return _held(pair.take(torch.randperm(len(pair)).numpy()) if max_samples is not None else pair)
+    if max_samples is None:
+        return _streamed(data)
+    direct = _indexed(data, max_samples)
+    return direct if direct is not None else _searched(_batches(data), max_samples)
+
+
+def stratified(labels: np.ndarray, n: int) -> np.ndarray:
+    """Return n random row numbers in random order, as many of every class as the classes' sizes allow."""
+    order = torch.randperm(len(labels)).numpy()
+    if labels.ndim > 1:  # a label per token: samples have no class of their own
+        return order[:n]
+    codes = np.unique(labels, return_inverse=True)[1]
+    smallest = np.min_scalar_type(int(codes.max()))  # 8- and 16-bit keys are sorted by radix, ten times faster
+    grouped = order[np.argsort(codes[order].astype(smallest), kind="stable")]
+    sizes = np.bincount(codes)
+    quota = share_quota(sizes, n)
+    starts = np.cumsum(sizes) - sizes
+    chosen: np.ndarray = np.concatenate([grouped[start : start + share] for start, share in zip(starts, quota, strict=True)])
+    return np.asarray(chosen[torch.randperm(n).numpy()])
+
+
+def _held(batch: Batch, notes: tuple[str, ...] = ()) -> Samples:
+    def read(size: int) -> Iterator[Batch]:
+        for first in range(0, len(batch), size):
+            yield batch.take(slice(first, first + size))
+
+    return Samples(read, len(batch), True, np.unique(batch.labels), notes)
+
+
+def _streamed(data: Any) -> Samples:
+    if iter(data) is data:
+        raise TypeError("data: expected something that can be read more than once when max_samples=None, got a one-shot iterator")
+
+    def read(size: int) -> Iterator[Batch]:
+        for batch in _batches(data):
+            for first in range(0, len(batch), size):
+                yield batch.take(slice(first, first + size))
+
+    size, classes = 0, np.array([], np.int64)
+    for batch in _batches(data):
+        found = np.unique(batch.labels)
+        size, classes = size + len(batch), np.union1d(classes, found) if size else found
+    return Samples(read, size, False, classes)
+
+
+def _indexed(data: Any, n: int) -> Samples | None:
+    """Sample a loader by reading only the samples chosen, where the labels are known without loading the images."""
+    if not (
+        isinstance(data, DataLoader)
+        and type(data.batch_sampler) is BatchSampler
+        and type(data.sampler) in (RandomSampler, SequentialSampler)
+    ):
+        return None
+    labels = _known_labels(data.dataset)
+    if labels is None:
+        return None
+    chosen = stratified(labels, min(n, len(labels)))
+    tensors = _tensors(data.dataset, chosen) if data.collate_fn is default_collate else None
+    if tensors is not None:
+        return _held(_batch(tensors, 0))
+    size = data.batch_size or 1
+    parts = [_load(data, chosen[first : first + size], number) for number, first in enumerate(range(0, len(chosen), size))]
+    return _held(_join(parts))
+
+
+def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:
+    if isinstance(dataset, Subset):
+        labels = _known_labels(dataset.dataset)
+        return None if labels is None else labels[np.asarray(dataset.indices)]
+    if isinstance(dataset, TensorDataset):
+        return _numpy(dataset.tensors[-1]) if len(dataset.tensors) > 1 else None
+    targets = getattr(dataset, "targets", None)
+    if targets is None or not hasattr(dataset, "__len__") or len(targets) != len(dataset):
+        return None
+    labels = _numpy(targets)
+    return labels if labels.ndim == 1 and labels.dtype.kind in _checks.LABEL_KINDS else None
+
+
+def _tensors(dataset: Dataset[Any], rows: np.ndarray) -> tuple[torch.Tensor, ...] | None:
+    if isinstance(dataset, Subset):
+        return _tensors(dataset.dataset, np.asarray(dataset.indices)[rows])
+    if isinstance(dataset, TensorDataset):
+        return tuple(tensor[torch.from_numpy(rows).to(tensor.device)] for tensor in dataset.tensors)
+    return None
+
+
+def _load(loader: DataLoader[Any], rows: np.ndarray, number: int) -> Batch:
+    dataset = loader.dataset
+    many = getattr(dataset, "__getitems__", None)
+    items = many(rows.tolist()) if many else [dataset[row] for row in rows.tolist()]
+    return _batch(loader.collate_fn(items), number)
+
+
+def _searched(batches: Iterator[Batch], n: int) -> Samples:
+    """Read batches until every class seen has its share of n, SEARCH_FACTOR · n samples were read, or the data ends."""
+    held: list[Batch] = []
+    counts: dict[Any, int] = {}
+    read = 0
+    for batch in batches:
+        share = -(-n // max(1, len(counts)))
+        keep = []
+        for row, label in enumerate(batch.labels.tolist()) if batch.labels.ndim == 1 else ():
+            counts[label] = counts.get(label, 0) + 1
+            if counts[label] <= share:
+                keep.append(row)
+        held.append(batch.take(np.array(keep, np.int64)) if batch.labels.ndim == 1 else batch)
+        read += len(batch)
+        share = -(-n // max(1, len(counts)))
+        filled = sum(min(count, share) for count in counts.values()) if counts else read
+        if read >= SEARCH_FACTOR * n or (filled >= n and len(counts) != 1):
+            break
+    joined = _join(held)
+    notes = () if read < SEARCH_FACTOR * n else (f"data: only the first {read} samples were looked at for classes; shuffle sorted data",)
+    return _held(joined.take(stratified(joined.labels, min(n, len(joined)))), notes)
+
+
+def _batches(data: Iterable[Any]) -> Iterator[Batch]:
+    number = -1
+    for number, item in enumerate(data):
+        yield _batch(item, number)
+    if number < 0:
+        raise ValueError("data: expected at least one batch, got none")
+
+
+def _batch(item: Any, number: int) -> Batch:
+    where = f"data: batch {number}:"
+    if isinstance(item, Mapping):
+        if "labels" not in item:
+            raise TypeError(f"{where} expected a key 'labels', got {sorted(map(str, item))}")
+        inputs: Inputs = {key: value for key, value in item.items() if key != "labels"}
+        labels = item["labels"]
+    elif isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
+        inputs, labels = (item[0] if len(item) == 2 else tuple(item[:-1])), item[-1]
+    else:
+        raise TypeError(f"{where} expected (X, y), got {type(item).__name__}")
+    return checked(where, inputs, labels)
+
+
+def checked(where: str, inputs: Inputs, labels: Any) -> Batch:
+    """Return a Batch, after checking that its parts are tensors of one length with labels a campaign can use."""
+    inputs = _map(_tensor, tuple(inputs) if isinstance(inputs, list) else inputs)
+    leaves = _leaves(inputs)
+    if not leaves:
+        raise TypeError(f"{where} expected X as tensors, got {type(inputs).__name__}")
+    y = _numpy(labels)
+    if y.dtype.kind == "f":
+        raise TypeError(f"{where} expected y as integer, boolean or string labels, got {y.dtype}; bin it first: torch.bucketize(y, edges)")
+    if y.dtype.kind not in _checks.LABEL_KINDS:
+        raise TypeError(f"{where} expected y as integer, boolean or string labels, got {y.dtype}")
+    if y.ndim < 1 or any(x.ndim < 1 or len(x) != len(y) for x in leaves):
+        shapes = ", ".join(str(tuple(x.shape)) for x in leaves)
+        raise ValueError(f"{where} expected X and y of one length, got X {shapes} and y {y.shape}")
+    if len(y) == 0:
+        raise ValueError(f"{where} expected at least one sample, got none")
+    for x in leaves:
+        if x.is_floating_point():
+            _checks.finite(where.removesuffix(":") + " X", x)
+    return Batch(inputs, y)
+
+
+def _pair(data: Any) -> Batch | None:
+    arrays = (torch.Tensor, np.ndarray)
+    if not (isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], arrays)):
+        return None
+    X, y = data
+    is_inputs = isinstance(X, (torch.Tensor, np.ndarray, Mapping)) or (
+        isinstance(X, (tuple, list)) and all(isinstance(x, arrays) for x in X)
+    )
+    return checked("data:", dict(X) if isinstance(X, Mapping) else X, y) if is_inputs else None
+
+
+def _join(batches: Sequence[Batch]) -> Batch:
+    first = batches[0].inputs
+    flat = [_leaves(batch.inputs) for batch in batches]
+    joined = iter([torch.cat(parts) for parts in zip(*flat, strict=True)])
+    return Batch(_map(lambda _: next(joined), first), np.concatenate([batch.labels for batch in batches]))
+
+
+def _map(function: Callable[[Any], Any], inputs: Inputs) -> Inputs:
+    if isinstance(inputs, Mapping):
+        return {key: _map(function, value) for key, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(_map(function, value) for value in inputs)
+    return function(inputs) if isinstance(inputs, (torch.Tensor, np.ndarray)) else inputs
+
+
+def _leaves(inputs: Inputs) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    _map(found.append, inputs)
+    return found
+
+
+def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
+    return value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(value))
+
+
+def _numpy(labels: Any) -> np.ndarray:
+    return labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
