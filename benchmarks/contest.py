@@ -11,7 +11,8 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from setups import Contender, DataMissingError, environment
+from inputs import DataMissingError
+from setups import Contender, environment
 from sizes import Size
 
 TURNS = 3
