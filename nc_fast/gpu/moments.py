@@ -1,8 +1,8 @@
 """Class moments on a GPU: samples sorted, centred and scaled once; the pool in blocks; one fused pass over both.
 
 Accuracy: operands are scaled by exact powers of two per feature and per candidate, then held as one or two float16
-numbers (22 bits) or one float32. Deviations from a pivot per candidate are summed in float32 within a tile's run and
-merged in float64.
+numbers (22 bits), one float32 or one float64. Deviations from a pivot per candidate are summed in float32 (float64 for
+float64) within a run of tiles and merged in float64.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import torch
 import triton
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from nc_fast.gpu import plan, runtime
+from nc_fast.gpu import plan, runtime, schedule
 from nc_fast.gpu.kernels import moments as kernels
 from nc_fast.gpu.kernels import prepare
 from nc_fast.gpu.runtime import on_device
+from nc_fast.gpu.schedule import Arithmetic, Schedule, Tile
 from nc_fast.types import ClassMoments
 
 CENTRED_ABOVE = 4.0  # |mean| / deviation from which a feature is centred; below, zeros stay exact zeros
@@ -29,9 +30,6 @@ FEATURE_EXPONENT = 900  # of a feature's scale, a float64
 TILE_BYTES = 32 << 20  # samples on their way to the device, in float64
 CALLABLE_BYTES = 64 << 20  # one float64 block of activations on the path for callables
 EXACT_IN_HALF = (torch.uint8, torch.int8, torch.bool, torch.float16, torch.bfloat16)  # bfloat16: 8 bits, scaled into range
-PACK_ROWS, PACK_DEPTH = 32, 64  # reads of 128 to 256 bytes along either axis
-CONSTANTS_CANDIDATES, CONSTANTS_DEPTH = 64, 32
-MERGE_CANDIDATES = 256
 
 Report = Callable[[int, int], None]
 
@@ -63,7 +61,7 @@ def class_moments(
     activation : str or callable
         A name in the table, or an elementwise function of an (n, m) tensor: slower, for its block is stored.
     precision : "auto", "fp16", "tf32" or "ieee"
-        "auto" holds operands in 22 bits (two float16), or in float32 where the data are float64 or spread too far.
+        "auto" holds operands in 22 bits (two float16), in float32 where the data spread too far, in float64 where they are.
     report : callable, optional
         Called with (work done, work in all) after every block of the pool; waits for the device each time.
 
@@ -130,16 +128,18 @@ class _Moments:
         D, M = self.W.shape
         features = _features(self.X, self.W.device)
         arithmetic = _arithmetic(self.precision, self.W.dtype, self.X.dtype, features)
-        chosen = plan.schedule(runtime.target(self.W.device), arithmetic, activation, runtime.triton_version())
+        chosen = schedule.schedule(
+            runtime.target(self.W.device), arithmetic, activation, specialize=schedule.specializes(runtime.triton_version())
+        )
         K = _round_up(D, chosen.pure.depth)
         pitch_w, pitch_x = (K * (2 if low else 1) for low in (arithmetic.weights_low, arithmetic.samples_low))
         chunks = plan.sample_chunks(len(self.order), pitch_x * arithmetic.itemsize)
         tiles_per_run = plan.run_tiles(len(self.order), M, chosen.pure)
         layouts = [self._layout(chunk, chosen, tiles_per_run) for chunk in chunks]
-        per_candidate = pitch_w * arithmetic.itemsize + 8 * max(layout.n_slots for layout in layouts) + 64
+        per_candidate = pitch_w * arithmetic.itemsize + 16 * max(layout.n_slots for layout in layouts) + 64
         blocks = plan.pool_blocks(M, per_candidate, runtime.free_bytes(self.W.device), chosen.pure.candidates)
         fscale = _power_of_two(arithmetic.largest_exponent - _exponent(features.largest), FEATURE_EXPONENT)
-        pivot = torch.empty(M, dtype=torch.float32, device=self.W.device)
+        pivot = torch.empty(M, dtype=getattr(torch, arithmetic.sums), device=self.W.device)
         before = np.zeros(len(self.classes))
         for c, (chunk, layout) in enumerate(zip(chunks, layouts, strict=True)):
             packed = self._pack_samples(chunk, layout, features, fscale, arithmetic, K)
@@ -152,7 +152,7 @@ class _Moments:
             before += self._chunk_counts(chunk)
         return pivot
 
-    def _layout(self, chunk: slice, chosen: plan.Schedule, tiles_per_run: int) -> plan.SampleLayout:
+    def _layout(self, chunk: slice, chosen: Schedule, tiles_per_run: int) -> plan.SampleLayout:
         return plan.sample_layout(self._chunk_counts(chunk), chosen.pure.samples, chosen.mixed.samples, tiles_per_run)
 
     def _chunk_counts(self, chunk: slice) -> np.ndarray:
@@ -160,7 +160,7 @@ class _Moments:
         return np.asarray(np.clip(ends, chunk.start, chunk.stop) - np.clip(ends - self.counts, chunk.start, chunk.stop))
 
     def _pack_samples(
-        self, chunk: slice, layout: plan.SampleLayout, features: _Features, fscale: torch.Tensor, arithmetic: plan.Arithmetic, K: int
+        self, chunk: slice, layout: plan.SampleLayout, features: _Features, fscale: torch.Tensor, arithmetic: Arithmetic, K: int
     ) -> torch.Tensor:
         rows = self.order[chunk][torch.from_numpy(layout.source).to(self.order.device)]
         packed = _empty_packed(layout.packed_rows, K, arithmetic.samples_low, arithmetic, self.W.device)
@@ -178,13 +178,13 @@ class _Moments:
         pool: _PoolBlock,
         samples: _ChunkTensors,
         block: slice,
-        arithmetic: plan.Arithmetic,
+        arithmetic: Arithmetic,
         activation: str,
-        chosen: plan.Schedule,
+        chosen: Schedule,
         K: int,
     ) -> None:
         layout, m_padded = samples.layout, len(pool.pivot)
-        slot_mean = torch.empty((layout.n_slots, m_padded), dtype=torch.float32, device=self.W.device)
+        slot_mean = torch.empty((layout.n_slots, m_padded), dtype=pool.pivot.dtype, device=self.W.device)
         slot_m2 = torch.empty_like(slot_mean)
         per_candidate = (pool.inverse, pool.offset, pool.pivot)
         pitches = (pool.packed.stride(0), samples.packed.stride(0))
@@ -193,19 +193,20 @@ class _Moments:
             n_blocks = m_padded // tile.candidates
             operands = _operands(pool.packed, samples.packed, tile, tma=chosen.tma)
             results = (slot_mean, slot_m2, m_padded, layout.n_runs, n_blocks, K, *pitches)
-            kernels.pure_runs[(layout.n_runs * n_blocks,)](
-                *operands, *per_candidate, samples.run_row, *results, **pure_constants(chosen, arithmetic, activation)
-            )
+            constants = schedule.pure_constants(chosen, arithmetic, activation)
+            kernels.pure_runs[(layout.n_runs * n_blocks,)](*operands, *per_candidate, samples.run_row, *results, **constants)
         if layout.n_tiles:
             tile = chosen.mixed
             n_blocks = m_padded // tile.candidates
             operands = _operands(pool.packed, samples.packed, tile, tma=chosen.tma)
-            results = (slot_mean, slot_m2, m_padded, layout.n_tiles, n_blocks, K, *pitches, int(layout.run_row[-1]), layout.n_runs)
+            results = (slot_mean, slot_m2, m_padded, layout.n_tiles, n_blocks, K, *pitches)
+            first = (int(layout.run_row[-1]), layout.n_runs)
+            constants = schedule.mixed_constants(chosen, arithmetic, activation)
             kernels.mixed_tiles[(layout.n_tiles * n_blocks,)](
-                *operands, *per_candidate, samples.part_row, samples.tile_part, *results, **mixed_constants(chosen, arithmetic, activation)
+                *operands, *per_candidate, samples.part_row, samples.tile_part, *results, *first, **constants
             )
         m = block.stop - block.start
-        kernels.merge_slots[(len(layout.present), triton.cdiv(m, MERGE_CANDIDATES))](
+        kernels.merge_slots[(len(layout.present), triton.cdiv(m, schedule.MERGE_CANDIDATES))](
             slot_mean,
             slot_m2,
             samples.class_slot,
@@ -218,7 +219,7 @@ class _Moments:
             m,
             self.mean.stride(0),
             m_padded,
-            BC=MERGE_CANDIDATES,
+            BC=schedule.MERGE_CANDIDATES,
         )
 
     def _by_callable(self) -> torch.Tensor:
@@ -270,9 +271,13 @@ class _ChunkTensors:
 
     def __init__(self, layout: plan.SampleLayout, before: np.ndarray, packed: torch.Tensor, device: torch.device) -> None:
         self.layout, self.packed = layout, packed
-        tables = (layout.run_row, layout.part_row, layout.tile_part, layout.class_slot, layout.slot, layout.slot_count, layout.present, before)
-        on_device = [torch.from_numpy(table).to(device) for table in tables]
-        self.run_row, self.part_row, self.tile_part, self.class_slot, self.slot, self.slot_count, self.present, self.before = on_device
+
+        def on_device(table: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(table).to(device)
+
+        self.run_row, self.part_row, self.tile_part = map(on_device, (layout.run_row, layout.part_row, layout.tile_part))
+        self.class_slot, self.slot, self.slot_count = map(on_device, (layout.class_slot, layout.slot, layout.slot_count))
+        self.present, self.before = on_device(layout.present), on_device(before)
 
 
 class _PoolBlock:
@@ -284,17 +289,17 @@ class _PoolBlock:
         bias: torch.Tensor,
         features: _Features,
         fscale: torch.Tensor,
-        arithmetic: plan.Arithmetic,
+        arithmetic: Arithmetic,
         activation: str,
-        chosen: plan.Schedule,
+        chosen: Schedule,
         K: int,
     ) -> None:
         D, m = W.shape
         m_padded = _round_up(m, chosen.pure.candidates)
         largest = torch.empty(m_padded, dtype=torch.float64, device=W.device)
-        self.offset = torch.empty(m_padded, dtype=torch.float32, device=W.device)
+        self.offset = torch.empty(m_padded, dtype=getattr(torch, arithmetic.sums), device=W.device)
         self.pivot = torch.empty_like(self.offset)
-        prepare.candidate_constants[(triton.cdiv(m_padded, CONSTANTS_CANDIDATES),)](
+        prepare.candidate_constants[(triton.cdiv(m_padded, schedule.CONSTANTS_CANDIDATES),)](
             W,
             bias,
             features.shift,
@@ -307,45 +312,13 @@ class _PoolBlock:
             m_padded,
             D,
             *W.stride(),
-            BLOCK_M=CONSTANTS_CANDIDATES,
-            BLOCK_D=CONSTANTS_DEPTH,
-            ACT=activation,
+            **schedule.candidate_constants(activation),
         )
         exponent = (arithmetic.largest_exponent - _exponent(largest)).clamp(-MAX_EXPONENT, MAX_EXPONENT)
-        self.inverse = _power_of_two(-exponent, MAX_EXPONENT).float()
+        self.inverse = _power_of_two(-exponent, MAX_EXPONENT).to(self.offset.dtype)
         self.packed = _empty_packed(m_padded, K, arithmetic.weights_low, arithmetic, W.device)
         no_shift, scale = torch.zeros_like(fscale), _power_of_two(exponent, MAX_EXPONENT)
         _pack(W.T, no_shift, 1 / fscale, scale, self.packed, K, low=arithmetic.weights_low, arithmetic=arithmetic)
-
-
-def pure_constants(chosen: plan.Schedule, arithmetic: plan.Arithmetic, activation: str) -> dict[str, Any]:
-    """Compile-time arguments of ``pure_runs``; ahead-of-time tests compile with the same."""
-    return {
-        **_tile_constants(chosen.pure, chosen, arithmetic, activation),
-        "FLATTEN": chosen.tma and not chosen.specialize,  # with pointers it loses the asynchronous copies (docs/gpu.md)
-        "SPECIALIZE": chosen.specialize,
-    }
-
-
-def mixed_constants(chosen: plan.Schedule, arithmetic: plan.Arithmetic, activation: str) -> dict[str, Any]:
-    """Compile-time arguments of ``mixed_tiles``; as :func:`pure_constants`."""
-    return _tile_constants(chosen.mixed, chosen, arithmetic, activation)
-
-
-def _tile_constants(tile: plan.Tile, chosen: plan.Schedule, arithmetic: plan.Arithmetic, activation: str) -> dict[str, Any]:
-    return {
-        "BC": tile.candidates,
-        "BS": tile.samples,
-        "BK": tile.depth,
-        "ACT": activation,
-        "W_LOW": arithmetic.weights_low,
-        "X_LOW": arithmetic.samples_low,
-        "TMA": chosen.tma,
-        "DOT": arithmetic.dot,
-        "GROUP": plan.GROUP,
-        "num_warps": tile.warps,
-        "num_stages": tile.stages,
-    }
 
 
 def _features(X: torch.Tensor, device: torch.device) -> _Features:
@@ -376,15 +349,17 @@ def _features(X: torch.Tensor, device: torch.device) -> _Features:
     return _Features(shift, mean, largest, *flags)
 
 
-def _arithmetic(precision: str, weights: torch.dtype, samples: torch.dtype, features: _Features) -> plan.Arithmetic:
+def _arithmetic(precision: str, weights: torch.dtype, samples: torch.dtype, features: _Features) -> Arithmetic:
     if precision == "fp16":
-        return plan.Arithmetic(half=True)
-    if precision != "auto":
-        return plan.Arithmetic(half=False, dot=precision)
-    if torch.float64 in (weights, samples) or features.spread:
-        return plan.Arithmetic(half=False)
+        return Arithmetic("float16")
+    if precision == "tf32":
+        return Arithmetic("float32", dot="tf32")
+    if torch.float64 in (weights, samples):
+        return Arithmetic("float64")
+    if precision == "ieee" or features.spread:
+        return Arithmetic("float32")
     # A low part that would be 0 is left out: a third of the product's time each.
-    return plan.Arithmetic(True, weights not in EXACT_IN_HALF, samples not in EXACT_IN_HALF or features.centred)
+    return Arithmetic("float16", weights not in EXACT_IN_HALF, samples not in EXACT_IN_HALF or features.centred)
 
 
 def _tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[torch.Tensor]:
@@ -400,7 +375,7 @@ def _tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> 
             yield _loadable(X[span] if rows is None else X[rows[span]])
         return
     buffers = [torch.empty((min(size, n), X.shape[1]), dtype=X.dtype, pin_memory=True) for _ in range(2)]
-    taken = [torch.cuda.Event(), torch.cuda.Event()]
+    taken = [torch.cuda.Event() for _ in buffers]  # type: ignore[no-untyped-call]
     for turn, span in enumerate(spans):
         buffer, event = buffers[turn % 2][: span.stop - span.start], taken[turn % 2]
         event.synchronize()  # returns at once before the event's first use
@@ -429,10 +404,10 @@ def _pack(
     K: int,
     *,
     low: bool,
-    arithmetic: plan.Arithmetic,
+    arithmetic: Arithmetic,
 ) -> None:
     n, D = source.shape
-    prepare.pack[(triton.cdiv(len(packed), PACK_ROWS), triton.cdiv(K, PACK_DEPTH))](
+    prepare.pack[(triton.cdiv(len(packed), schedule.PACK_ROWS), triton.cdiv(K, schedule.PACK_DEPTH))](
         source,
         shift,
         scale,
@@ -444,19 +419,15 @@ def _pack(
         K,
         packed.stride(0),
         *source.stride(),
-        BLOCK_N=PACK_ROWS,
-        BLOCK_D=PACK_DEPTH,
-        LOW=low,
-        ROUND_TF32=arithmetic.dot == "tf32",
+        **schedule.pack_constants(arithmetic, low=low),
     )
 
 
-def _empty_packed(rows: int, K: int, low: bool, arithmetic: plan.Arithmetic, device: torch.device) -> torch.Tensor:
-    dtype = torch.float16 if arithmetic.half else torch.float32
-    return torch.empty((rows, K * (2 if low else 1)), dtype=dtype, device=device)
+def _empty_packed(rows: int, K: int, low: bool, arithmetic: Arithmetic, device: torch.device) -> torch.Tensor:
+    return torch.empty((rows, K * (2 if low else 1)), dtype=getattr(torch, arithmetic.number), device=device)
 
 
-def _operands(weights: torch.Tensor, samples: torch.Tensor, tile: plan.Tile, *, tma: bool) -> tuple[Any, Any]:
+def _operands(weights: torch.Tensor, samples: torch.Tensor, tile: Tile, *, tma: bool) -> tuple[Any, Any]:
     if not tma:
         return weights, samples
     return (

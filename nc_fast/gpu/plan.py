@@ -1,118 +1,21 @@
-"""What is decided before a kernel starts: tile shapes, how sorted samples fill tiles, how much of the pool goes at once.
+"""What is decided before a kernel starts: how sorted samples fill tiles, and how much of the pool goes at once.
 
-Pure Python and NumPy: no tensor, no device. Everything that can change a result's bits follows from shapes alone.
+Pure Python and NumPy: no tensor, no device. Whatever can change a result's bits follows from shapes alone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-Target = Literal["interpreter", "hopper", "ampere", "nvidia", "amd"]
+from nc_fast.gpu.schedule import Tile
 
-GROUP = 16  # candidate blocks side by side: 16 x 128 x 1.6 KB of weights (D = 784) stay in a 50 MB L2
 MAX_RUN_TILES = 16  # a run's start-up (about 3 us) against 16 tiles of 8 to 24 us
 WANTED_PROGRAMS = 1056  # 8 waves of 132 multiprocessors: a tail below 6 %
 SAMPLES_BYTES = 512 << 20  # packed samples held at once; MNIST's 60000 x 784 needs 200 MB
-POOL_BYTES = 1 << 30  # packed weights and partial moments held at once, at most; more gains nothing
-POOL_SHARE = 0.5  # of free memory, at most: the allocator rounds up, and others allocate too
-WARP_SPECIALIZE = False  # opt-in: 3 to 10 % predicted, never run on a device
-WARP_SPECIALIZE_TRITON = ((3, 6), (3, 7))  # from, before: the versions it compiles with (3.9 fails)
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Shape and schedule of one kernel's tile.
-
-    Attributes
-    ----------
-    candidates, samples, depth : int
-        The product's rows, columns and step.
-    warps, stages : int
-        Warps per program; depth of the copy pipeline.
-    """
-
-    candidates: int
-    samples: int
-    depth: int
-    warps: int
-    stages: int
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How the two product kernels run on one kind of device.
-
-    Attributes
-    ----------
-    pure, mixed : Tile
-        Tiles of whole classes, and of several classes' remainders.
-    tma : bool
-        Copies by tensor-map descriptors; otherwise by pointers.
-    specialize : bool
-        A producer warp group of its own for the copies.
-    """
-
-    pure: Tile
-    mixed: Tile
-    tma: bool = False
-    specialize: bool = False
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """Number form of the packed operands.
-
-    Attributes
-    ----------
-    half : bool
-        float16 operands; otherwise float32.
-    weights_low, samples_low : bool
-        Whether what float16 cannot hold is kept as a second float16.
-    dot : str
-        Triton's input precision for float32 operands.
-    """
-
-    half: bool
-    weights_low: bool = False
-    samples_low: bool = False
-    dot: str = "ieee"
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a packed number."""
-        return 2 if self.half else 4
-
-    @property
-    def largest_exponent(self) -> int:
-        """Scaled operands are below 2 to this: float16 ends at 2 ** 16, and the low parts need room below."""
-        return 14 if self.half else 0
-
-
-def schedule(target: Target, arithmetic: Arithmetic, activation: str, triton_version: tuple[int, int]) -> Schedule:
-    """Return tile shapes that compile without spills (tests/test_gpu_compile.py), by device and number form."""
-    if target == "interpreter":
-        return Schedule(pure=Tile(16, 16, 16, 4, 1), mixed=Tile(16, 16, 16, 4, 1))
-    depth = 64 if arithmetic.half else 32
-    if not arithmetic.half and arithmetic.dot == "ieee" and target != "amd":
-        fma = Tile(64, 64, 16, 4, 3)  # no tensor core: larger tiles spill
-        return Schedule(pure=fma, mixed=fma)
-    if target == "hopper":
-        specialize = WARP_SPECIALIZE and WARP_SPECIALIZE_TRITON[0] <= triton_version < WARP_SPECIALIZE_TRITON[1]
-        narrow = activation in NARROW_ACTIVATIONS
-        pure = Tile(128, 128 if narrow else 256, depth, 4 if specialize else 8, 4)
-        return Schedule(pure=pure, mixed=Tile(128, 128, depth, 8, 3), tma=True, specialize=specialize)
-    if target == "ampere":
-        return Schedule(pure=Tile(128, 128, depth, 8, 4), mixed=Tile(128, 128, depth, 8, 4))
-    if target == "amd":
-        return Schedule(pure=Tile(128, 128, depth // 2, 8, 2), mixed=Tile(128, 128, depth // 2, 8, 2))
-    small = Tile(128, 64, depth, 8, 3)  # 72 KiB: within the 99 KiB of consumer devices
-    return Schedule(pure=small, mixed=small)
-
-
-NARROW_ACTIVATIONS = frozenset({"gelu"})  # whose registers do not fit beside a 128 x 256 accumulator
+POOL_BYTES = 1 << 30  # packed weights and partial moments held at once; more gains nothing
+POOL_SHARE = 0.5  # of free memory at most: the allocator rounds up, and others allocate too
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +67,7 @@ class SampleLayout:
     @property
     def n_tiles(self) -> int:
         """Tiles of remainders."""
-        return self.tile_part.shape[1]
+        return int(self.tile_part.shape[1])
 
 
 def run_tiles(n_samples: int, n_candidates: int, tile: Tile) -> int:

@@ -9,8 +9,8 @@ import torch
 import triton
 from triton.runtime.interpreter import InterpretedFunction
 
-from nc_fast.gpu import plan
 from nc_fast.gpu.kernels.activation import activate
+from nc_fast.gpu.schedule import Target
 
 FREE_BYTES_INTERPRETED = 256 << 20  # no device to ask
 
@@ -30,13 +30,14 @@ def on_device(tensor: torch.Tensor) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def target(device: torch.device) -> plan.Target:
+def target(device: torch.device) -> Target:
     """Return the kind of device the tile shapes are chosen for."""
     if device.type == "cpu":
         return "interpreter"
     if torch.version.hip:
         return "amd"
-    return {(9, 0): "hopper", (8, 0): "ampere"}.get(torch.cuda.get_device_capability(device), "nvidia")  # type: ignore[return-value]
+    known: dict[tuple[int, int], Target] = {(9, 0): "hopper", (8, 0): "ampere"}
+    return known.get(torch.cuda.get_device_capability(device), "nvidia")
 
 
 def free_bytes(device: torch.device) -> int:

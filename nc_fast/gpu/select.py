@@ -13,12 +13,12 @@ import torch
 
 from nc_fast.gpu.kernels.select import window_greedy
 from nc_fast.gpu.runtime import on_device
+from nc_fast.gpu.schedule import window_constants
 from nc_fast.types import RANK_TOLERANCE, TIE_TOLERANCE, Picks
 
 TRUST = 1e-3  # a pivot this small turns rounding 2e-16 into 1e-11 of a squared ratio: below the ties' 1e-9
 WINDOW_PER_PICK = 4  # measured on MNIST scores: 100 picks from a window of 256 to 512 take one round
 SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
-FACTOR_ROWS = 4
 BATCH_BYTES = 256 << 20  # float64 windows, Gram matrices and factors held at once
 CHUNK_BYTES = 64 << 20  # float64 columns of W held at once
 
@@ -113,8 +113,8 @@ class _Selection:
                 report(int(self.done.sum()), int(self.quota.sum()))
         indices = [np.zeros(0, np.int64), *(part for parts in self.indices for part in parts)]
         gains = [np.zeros(0), *(part for parts in self.gains for part in parts)]
-        device = self.W.device
-        return Picks(torch.from_numpy(np.concatenate(indices)).to(device), torch.from_numpy(np.concatenate(gains)).to(device), self.restarts)
+        found = torch.from_numpy(np.concatenate(indices)), torch.from_numpy(np.concatenate(gains))
+        return Picks(found[0].to(self.W.device), found[1].to(self.W.device), self.restarts)
 
     def _round(self, active: np.ndarray) -> None:
         """Compute every active pool's gains afresh, let each pick from its window, then wait for the device once."""
@@ -204,9 +204,7 @@ class _Selection:
             RANK_TOLERANCE**2,
             TIE_TOLERANCE,
             TRUST,
-            B=B,
-            ROWS=FACTOR_ROWS,
-            num_warps=warps(B),
+            **window_constants(B),
         )
         members = place.gather(1, made.place.long())
         made.picked.copy_(self.candidate[members])
@@ -277,14 +275,10 @@ class _Windows:
         return bound, index
 
 
-def warps(window: int) -> int:
-    """Return the warps of a window's program: two places a thread."""
-    return max(window // 64, 1)
-
-
 def _unit_rows(W: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
     """Return the candidates' vectors as float64 rows of length 1; a zero vector stays zero."""
     rows = W[:, candidates].T.double()
     tiny = torch.finfo(torch.float64).tiny
     rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=tiny)  # squares neither over- nor underflow
-    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True).clamp(min=tiny)
+    norm: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / norm.clamp(min=tiny)

@@ -27,6 +27,7 @@ def _product(
     X_LOW: tl.constexpr,
     TMA: tl.constexpr,
     DOT: tl.constexpr,
+    ACC: tl.constexpr,
 ):
     """Return the (BC, BS) product of one candidate tile and one sample tile.
 
@@ -34,7 +35,7 @@ def _product(
     accumulator is large. One product per iteration, which is what the compilers pipeline.
     """
     PHASES: tl.constexpr = 1 + W_LOW + X_LOW
-    acc = tl.zeros([BC, BS], tl.float32)
+    acc = tl.zeros([BC, BS], ACC)
     if not TMA:
         k_lane = tl.arange(0, BK)
         w_at = (w_row + tl.arange(0, BC)).to(tl.int64)[:, None] * pitch_w + k_lane[None, :]
@@ -53,7 +54,7 @@ def _product(
         else:
             w = tl.load(W + w_at + kw)
             x = tl.load(X + x_at + kx)
-        acc = tl.dot(w, x.T, acc, input_precision=DOT)
+        acc = tl.dot(w, x.T, acc, input_precision=DOT, out_dtype=ACC)
     return acc
 
 
@@ -73,14 +74,14 @@ def _tile_of_program(
 
 @triton.jit
 def pure_runs(
-    W,  # (m_padded, pitch_w) float16 or float32 packed weights: pointer, or host TMA descriptor
-    X,  # (n_packed, pitch_x) float16 or float32 packed samples, as W
-    Inverse,  # (m_padded,) float32, what undoes a candidate's scale
-    Offset,  # (m_padded,) float32, bias of the centred samples
-    Pivot,  # (m_padded,) float32
+    W,  # (m_padded, pitch_w) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
+    X,  # (n_packed, pitch_x) float16, float32 or float64 packed samples, as W
+    Inverse,  # (m_padded,) float32 or float64, what undoes a candidate's scale
+    Offset,  # (m_padded,) float32 or float64, bias of the centred samples; its type is the sums' type
+    Pivot,  # (m_padded,) float32 or float64
     RunRow,  # (n_runs + 1,) int32, packed row at which each run of whole tiles starts; a run is of one class
-    Mean,  # (n_slots, m_padded) float32 out, mean of activation - pivot over each run; slot = run
-    M2,  # (n_slots, m_padded) float32 out, squared deviations from that mean
+    Mean,  # (n_slots, m_padded) as Offset, out, mean of activation - pivot over each run; slot = run
+    M2,  # (n_slots, m_padded) as Offset, out, squared deviations from that mean
     m_padded,
     n_runs,
     n_blocks,
@@ -100,6 +101,7 @@ def pure_runs(
     SPECIALIZE: tl.constexpr,
 ):
     """Moments of runs of whole one-class tiles: no mask, no branch, no partial tile."""
+    ACC: tl.constexpr = Offset.dtype.element_ty
     run, block = _tile_of_program(n_runs, n_blocks, GROUP)
     first = tl.load(RunRow + run)
     end = tl.load(RunRow + run + 1)
@@ -108,11 +110,11 @@ def pure_runs(
     inverse = tl.load(Inverse + j)
     offset = tl.load(Offset + j)
     pivot = tl.load(Pivot + j)
-    tiles = 0.0
-    mean = tl.zeros([BC], tl.float32)
-    m2 = tl.zeros([BC], tl.float32)
+    tiles = tl.full([], 0.0, ACC)
+    mean = tl.zeros([BC], ACC)
+    m2 = tl.zeros([BC], ACC)
     for row in tl.range(first, end, BS, flatten=FLATTEN, warp_specialize=SPECIALIZE):
-        acc = _product(W, X, w_row, row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT)
+        acc = _product(W, X, w_row, row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT, ACC)
         z = activate(acc * inverse[:, None] + offset[:, None], ACT) - pivot[:, None]
         tile_mean = tl.sum(z, 1) * (1.0 / BS)
         z = z - tile_mean[:, None]
@@ -130,15 +132,15 @@ def pure_runs(
 
 @triton.jit
 def mixed_tiles(
-    W,  # (m_padded, pitch_w) float16 or float32 packed weights: pointer, or host TMA descriptor
-    X,  # (n_packed, pitch_x) float16 or float32 packed samples, as W
-    Inverse,  # (m_padded,) float32, what undoes a candidate's scale
-    Offset,  # (m_padded,) float32, bias of the centred samples
-    Pivot,  # (m_padded,) float32
+    W,  # (m_padded, pitch_w) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
+    X,  # (n_packed, pitch_x) float16, float32 or float64 packed samples, as W
+    Inverse,  # (m_padded,) float32 or float64, what undoes a candidate's scale
+    Offset,  # (m_padded,) float32 or float64, bias of the centred samples; its type is the sums' type
+    Pivot,  # (m_padded,) float32 or float64
     PartRow,  # (n_parts + 1,) int32, packed row at which each class's remainder starts; the last entry ends the samples
     TilePart,  # (2, n_tiles) int32, first and last part with a sample in each tile
-    Mean,  # (n_slots, m_padded) float32 out, mean of activation - pivot; slot = first_slot + tile + part
-    M2,  # (n_slots, m_padded) float32 out, squared deviations from that mean
+    Mean,  # (n_slots, m_padded) as Offset, out, mean of activation - pivot; slot = first_slot + tile + part
+    M2,  # (n_slots, m_padded) as Offset, out, squared deviations from that mean
     m_padded,
     n_tiles,
     n_blocks,
@@ -161,6 +163,7 @@ def mixed_tiles(
 
     From one (tile, part) pair to the next either number grows, so their sum names the pair.
     """
+    ACC: tl.constexpr = Offset.dtype.element_ty
     tile, block = _tile_of_program(n_tiles, n_blocks, GROUP)
     w_row = block * BC
     j = w_row + tl.arange(0, BC)
@@ -169,7 +172,7 @@ def mixed_tiles(
     pivot = tl.load(Pivot + j)
     x_row = first_row + tile * BS
     row = x_row + tl.arange(0, BS)
-    acc = _product(W, X, w_row, x_row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT)
+    acc = _product(W, X, w_row, x_row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT, ACC)
     z = activate(acc * inverse[:, None] + offset[:, None], ACT) - pivot[:, None]
     first_part = tl.load(TilePart + tile)
     last_part = tl.load(TilePart + n_tiles + tile)
@@ -177,7 +180,7 @@ def mixed_tiles(
         low = tl.maximum(tl.load(PartRow + part), x_row)
         high = tl.minimum(tl.load(PartRow + part + 1), x_row + BS)
         own = ((row >= low) & (row < high))[None, :]
-        mean = tl.sum(tl.where(own, z, 0.0), 1) / (high - low).to(tl.float32)
+        mean = tl.sum(tl.where(own, z, 0.0), 1) / (high - low).to(ACC)
         deviation = tl.where(own, z - mean[:, None], 0.0)
         m2 = tl.sum(deviation * deviation, 1)
         to = (first_slot + tile + part).to(tl.int64) * m_padded + j
@@ -187,8 +190,8 @@ def mixed_tiles(
 
 @triton.jit
 def merge_slots(
-    SlotMean,  # (n_slots, m_padded) float32
-    SlotM2,  # (n_slots, m_padded) float32
+    SlotMean,  # (n_slots, m_padded) float32 or float64
+    SlotM2,  # (n_slots, m_padded) float32 or float64
     ClassSlot,  # (n_present + 1,) int32, where each present class's slots start in Slot and SlotCount
     Slot,  # (n_used,) int32, slots of each class in their fixed order
     SlotCount,  # (n_used,) float64, samples in each

@@ -18,8 +18,8 @@ def candidate_constants(
     Mean,  # (D,) float64, mean of each feature over the samples
     Scale,  # (D,) float64, power of two each feature is multiplied by
     Largest,  # (m_padded,) float64 out, max over features of |w| / scale
-    Offset,  # (m_padded,) float32 out, bias + shift . w, the pre-activation of a centred zero sample
-    Pivot,  # (m_padded,) float32 out, activation at the mean pre-activation
+    Offset,  # (m_padded,) float32 or float64 out, bias + shift . w, the pre-activation of a centred zero sample
+    Pivot,  # (m_padded,) float32 or float64 out, activation at the mean pre-activation
     m,
     m_padded,
     D,
@@ -51,8 +51,8 @@ def candidate_constants(
     bias = tl.load(Bias + j, mask=inside, other=0.0)
     padded = j < m_padded
     tl.store(Largest + j, largest, mask=padded)
-    tl.store(Offset + j, (bias + by_shift).to(tl.float32), mask=padded)
-    tl.store(Pivot + j, activate((bias + by_mean).to(tl.float32), ACT), mask=padded)
+    tl.store(Offset + j, (bias + by_shift).to(Offset.dtype.element_ty), mask=padded)
+    tl.store(Pivot + j, activate((bias + by_mean).to(Pivot.dtype.element_ty), ACT), mask=padded)
 
 
 @triton.jit
@@ -61,7 +61,7 @@ def pack(
     Shift,  # (D,) float64, subtracted from each feature
     Scale,  # (D,) float64, power of two multiplying each feature
     RowScale,  # (n,) float64, power of two multiplying each row
-    Packed,  # (n_padded, pitch) float16 or float32 out, high parts in columns [0, K), low parts, if any, in [K, 2 K)
+    Packed,  # (n_padded, pitch) float16, float32 or float64 out, high parts in columns [0, K), low parts, if any, in [K, 2 K)
     n,
     n_padded,
     D,

@@ -65,14 +65,14 @@ def window_greedy(
     while (picks < need) & legal:
         known = squared >= trust * fresh
         value = _gain(score, tl.where(squared > rank_squared, tl.sqrt(squared), 0.0))
-        open = alive & known
-        best = tl.max(tl.where(open, value, float("-inf")), 0)
+        usable = alive & known
+        best = tl.max(tl.where(usable, value, float("-inf")), 0)
         floor = best - tie * tl.abs(best)
-        chosen = tl.min(tl.where(open & (value >= floor), index, NO_INDEX), 0)
+        chosen = tl.min(tl.where(usable & (value >= floor), index, NO_INDEX), 0)
         in_the_way = alive & (known == 0) & (highest >= floor) & ((highest > best) | (index < chosen))
         from_outside = (bound >= floor) & ((bound > best) | (bound_index < chosen))
         # Where the rank may be exhausted the pool has to start again: the launcher sees to that.
-        ranked = (rank == 0) | (tl.max((open & (squared > rank_squared)).to(tl.int32), 0) != 0)
+        ranked = (rank == 0) | (tl.max((usable & (squared > rank_squared)).to(tl.int32), 0) != 0)
         first_of_all = picks == 0
         undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0)
         legal = (chosen != NO_INDEX) & (first_of_all | undisputed) & ranked
