@@ -17,7 +17,7 @@ DPI = 160  # everything below is in pixels, so that a weight is a whole number o
 TILE, GAP, MARGIN, BLOCK_GAP = 84, 6, 40, 44
 HEADER, FOOTER = 226, 124
 RESPONSE_WIDTH = 3 * TILE
-BAR_HEIGHT = 0.86  # of the row
+BAR_HEIGHT, BAR_WIDTH = 0.86, 0.78  # of the row, of the class's share
 MIN_COLUMNS, MAX_COLUMNS = 3, 10
 NAME_LENGTH, LETTER = 11, 17  # longest class name shown; pixels a letter takes
 BLUR = 1 / 18  # of the picture's width: an average of ten noisy fields shows its shape only when blurred
@@ -92,7 +92,7 @@ def receptive_fields(
     ):
         page.text(left, HEADER - 74, heading, size=11.5, weight="bold")
         page.rule(left, HEADER - 64, block_width)
-        page.text(left, HEADER - 14, f"receptive fields, {order}{first}")
+        page.text(left, HEADER - 14, f"receptive fields\n{order}{first}")
         page.image(left, HEADER, tiles.mosaic(_first(some, columns)), DIVERGING, (-limit, limit))
         x = left + field_width + 2 * GAP
         page.text(x + tile_width / 2, HEADER - 14, "their\naverage", ha="center")
@@ -117,18 +117,22 @@ def _first(neurons: Sequence[Neurons], columns: int) -> np.ndarray:
 
 def _responses(page: _Page, x: float, height: float, responses: np.ndarray, own: Sequence[int]) -> None:
     """Draw a small bar chart per row: how strongly its neurons answer to each class, from 0 to the row's largest answer."""
+    from matplotlib.collections import PolyCollection
+
     n_rows, n_classes = responses.shape
     low, high = responses.min(axis=1, initial=0, keepdims=True), responses.max(axis=1, initial=0, keepdims=True)
     scale = np.divide(BAR_HEIGHT, high - low, out=np.zeros_like(low), where=high > low)
     row_bottoms = np.arange(n_rows, 0, -1)[:, None] - 1 + (1 - BAR_HEIGHT) / 2
     zeros = np.broadcast_to(row_bottoms - low * scale, responses.shape)
-    centers = np.broadcast_to(np.arange(n_classes) + 0.5, responses.shape)
+    left, right = (np.broadcast_to(np.arange(n_classes) + edge, responses.shape) for edge in ((1 - BAR_WIDTH) / 2, (1 + BAR_WIDTH) / 2))
+    ends = zeros + responses * scale
+    corners = np.stack([np.stack(corner, axis=-1) for corner in ((left, zeros), (left, ends), (right, ends), (right, zeros))], axis=2)
     is_own = np.array(own)[:, None] == np.arange(n_classes)
     axes = page.axes(x, HEADER, RESPONSE_WIDTH, height)
     axes.set(xlim=(0, n_classes), ylim=(0, n_rows))
     axes.hlines(zeros[:, 0], 0, n_classes, color=GRID, linewidth=0.6)
     for which, color in ((is_own, OWN), (~is_own, OTHER)):
-        axes.bar(centers[which], (responses * scale)[which], bottom=zeros[which], width=0.78, color=color)
+        axes.add_collection(PolyCollection(corners[which], facecolors=color))
 
 
 def _class_ticks(page: _Page, x: float, y: float, classes: Sequence[str]) -> None:
