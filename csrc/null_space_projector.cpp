@@ -232,7 +232,9 @@ Simd best_simd() {
 
 template <class T>
 bool MatrixView<T>::columns_contiguous() const {
-  return (rows <= 1 || row_stride == sizeof(T)) && (columns <= 1 || column_stride % alignof(T) == 0) &&
+  constexpr auto kSize = static_cast<std::ptrdiff_t>(sizeof(T));
+  constexpr auto kAlign = static_cast<std::ptrdiff_t>(alignof(T));
+  return (rows <= 1 || row_stride == kSize) && (columns <= 1 || column_stride % kAlign == 0) &&
          reinterpret_cast<std::uintptr_t>(data) % alignof(T) == 0;
 }
 
@@ -644,7 +646,9 @@ class PoolSelection {
   void extend_span(const T* vector) {
     const std::size_t rank = projector_.rank();
     projector_.add(vector);
-    if (projector_.rank() > rank) bounds_.append(projector_.basis().data() + rank * projector_.dim());
+    if constexpr (std::is_same_v<T, float>) {
+      if (projector_.rank() > rank) bounds_.append(projector_.basis().data() + rank * projector_.dim());
+    }
   }
 
   void restart() {

@@ -106,10 +106,11 @@ struct GreedyResult {
 
 /// Pick quota[p] columns of every pool p, each time the one of the highest gain in the null space of the pool's picks.
 ///
-/// score and pool have W.columns entries; pool is -1 for a column that is not eligible. `poll(done)` is called from the
+/// score and pool have W.columns entries; pool is -1 for a column that is not eligible; a quota is at most the pool's
+/// members (all of this unchecked: the caller knows the names to use in an error). `poll(done)` is called from the
 /// calling thread about every 50 ms; what it throws stops the workers within milliseconds and is thrown on.
-/// Extra memory: one copy, in W's type, of the columns that are evaluated (none where columns are contiguous), and 8 D
-/// bytes for every column whose residual has fallen below 1 % of its length.
+/// Extra memory: one copy, in W's type, of the columns that are evaluated or are likely to be (none where columns are
+/// contiguous), 8 D bytes for every column whose residual has fallen below 1 % of its length, and 12 D a basis vector.
 template <class T>
 GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const std::int64_t* pool,
                            const std::vector<std::size_t>& quota, const GreedyOptions& options,
