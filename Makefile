@@ -10,7 +10,8 @@ BENCH_ARGS ?=
 .PHONY: demo test bench lint types check format wheel clean
 
 demo: $(VENV)/demo
-	$(BIN)/nc-fast demo $(DEMO_ARGS)
+	mkdir -p out
+	$(BIN)/nc-fast demo --out out/demo.png $(DEMO_ARGS)
 
 # The GPU kernels run in Triton's interpreter, on CPU tensors.
 test: $(VENV)/test
