@@ -5,12 +5,13 @@ Arrays are NumPy arrays, or torch tensors where the caller's were; the arithmeti
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nc_fast._arrays import array_namespace, is_tensor, like
+from nc_fast._arrays import array_namespace, as_numpy, is_tensor, like
 
 Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
 
@@ -90,6 +91,44 @@ class ClassMoments:
         m2 = xp.zeros((len(classes), self.n_candidates), dtype=xp.float64, **where)
         count[rows], mean[rows], m2[rows] = self.count, self.mean, self.m2
         return ClassMoments(classes, count, mean, m2)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the moments to a .npz or .safetensors file, all at once: another reader sees the old file or the new one.
+
+        Raises
+        ------
+        ValueError
+            When the name ends in neither.
+
+        Examples
+        --------
+        >>> import numpy as np, nc_fast, tempfile
+        >>> moments = nc_fast.class_moments(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]), ["a", "b"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     moments.save(f"{folder}/moments.safetensors")
+        ...     nc_fast.ClassMoments.load(f"{folder}/moments.safetensors").mean.tolist()
+        [[1.0, 2.0], [3.0, 4.0]]
+        """
+        from nc_fast import _storage
+
+        arrays = {"count": self.count, "mean": self.mean, "m2": self.m2}
+        _storage.save(path, {"classes": self.classes, **{name: as_numpy(array) for name, array in arrays.items()}})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ClassMoments:
+        """Return moments that :meth:`save` wrote, as NumPy arrays.
+
+        Raises
+        ------
+        FileNotFoundError
+            When there is no such file.
+        ValueError
+            When the file is cut short, damaged, or something else; pickles are refused.
+        """
+        from nc_fast import _storage
+
+        arrays, _ = _storage.load(path)
+        return cls(**arrays)
 
     def within(self) -> Array:
         """Mean over classes of the standard deviation (ddof 1) inside a class, (M,)."""
