@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nc_fast._arrays import array_namespace, as_numpy, as_tensor, is_tensor, like
+from nc_fast._slices import dtype_of
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.types import Array, ClassMoments, Scores
 
@@ -75,8 +76,26 @@ def samples(name: str, value: object, W: Array, *, half: bool) -> Array:
     return X
 
 
+def sliced_samples(name: str, value: Any, W: Array, *, half: bool) -> Any:
+    """Check what an array-like that is read slice by slice says of itself; the numbers in it are looked at later."""
+    samples(name, np.empty((1, 1), dtype_of(value)), np.empty((1, 1)), half=half)
+    shape = tuple(value.shape)
+    if len(shape) != 2:
+        raise ValueError(f"{name}: expected shape (N, D), got {shape}")
+    if shape[1] != W.shape[0]:
+        raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {shape}")
+    _non_empty(name, value)
+    return value
+
+
 def labels(name: str, value: object, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Check (N,) labels; return the sorted distinct ones (C,) and each sample's index among them (N,) int64."""
+    classes, codes = np.unique(label_values(name, value, n_samples), return_inverse=True)
+    return classes, codes.astype(np.int64, copy=False)
+
+
+def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
+    """Check (N,) labels; return them as a NumPy array."""
     y = as_numpy(_array(name, value))
     if y.dtype == object:
         y = np.array(y.tolist())
@@ -86,8 +105,7 @@ def labels(name: str, value: object, n_samples: int) -> tuple[np.ndarray, np.nda
         raise TypeError(f"{name}: expected integer, boolean or string labels, got {y.dtype}")
     if y.shape != (n_samples,):
         raise ValueError(f"{name}: expected shape (N,) = ({n_samples},), got {y.shape}")
-    classes, codes = np.unique(y, return_inverse=True)
-    return classes, codes.astype(np.int64, copy=False)
+    return y
 
 
 def biases(value: object, W: Array) -> np.ndarray:
@@ -170,8 +188,11 @@ def criterion_result(result: object, moments: ClassMoments) -> tuple[Array, Arra
     return score, xp.asarray(group, dtype=xp.int64)
 
 
-def finite(name: str, array: Array) -> None:
-    """Raise at the first NaN or infinity, naming its position; reads block by block, copies nothing of full size."""
+def finite(name: str, array: Array, first_row: int = 0) -> None:
+    """Raise at the first NaN or infinity, naming its position; reads block by block, copies nothing of full size.
+
+    ``first_row`` is the place of the array's first row in what it is a slice of.
+    """
     if is_integer(array):
         return
     xp = array_namespace(array)
@@ -186,7 +207,7 @@ def finite(name: str, array: Array) -> None:
             position = np.argwhere(~np.isfinite(as_numpy(block)))[0]
             value = as_numpy(block)[tuple(position)]
             if array.ndim:
-                position[0] += first
+                position[0] += first_row + first
             raise ValueError(f"{name}: expected finite numbers, got {value} at {tuple(position.tolist())}")
 
 

@@ -24,7 +24,7 @@ SUFFIXES = (".npz", ".safetensors")
 NAMES = ("classes", "count", "mean", "m2")
 HEADER = "header"  # a JSON object: format, version, checksum, notes
 MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
-SAFETENSORS_DTYPES = {"I64": np.dtype("<i8"), "F64": np.dtype("<f8"), "U8": np.dtype("u1")}
+SAFETENSORS_DTYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "F64": np.dtype("<f8"), "U8": np.dtype("u1")}
 
 
 def save(path: PathLike, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None) -> None:
@@ -43,7 +43,8 @@ def save(path: PathLike, arrays: Mapping[str, np.ndarray], notes: Mapping[str, A
     header = {"format": FORMAT, "version": VERSION, "sha256": _checksum(arrays, notes or {}), "notes": dict(notes or {})}
     with replacing(path) as file:
         if suffix == ".npz":
-            np.savez(file, **arrays, **{HEADER: np.array(json.dumps(header))})
+            members: dict[str, Any] = {**arrays, HEADER: np.array(json.dumps(header))}
+            np.savez(file, **members)
         else:
             _write_safetensors(file, arrays, header)
         file.flush()
@@ -160,6 +161,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
 
 def _declared(path: Path, name: str, entry: Any, begin: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Check one tensor's entry in the table, which has to start where the last one ended."""
+    dtype: np.dtype[Any] = np.dtype("u1")
+    shape: tuple[int, ...] = ()
     try:
         dtype, shape = SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"])
         first, last = entry["data_offsets"]

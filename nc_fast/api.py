@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from nc_fast import _checks, _dispatch
-from nc_fast._arrays import array_namespace, as_numpy, is_tensor, like
+from nc_fast._arrays import array_namespace, as_numpy, like
+from nc_fast._moments import MomentsStage
 from nc_fast._progress import Progress, Report, reporting
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.quota import share_quota
@@ -18,7 +19,6 @@ from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
 
 BACKEND_NAMES = ("auto", *_dispatch.BACKENDS)
 METHODS = ("exact",)
-PRECISIONS = ("auto", "fp16", "tf32", "ieee")
 
 
 def campaign(
@@ -36,6 +36,7 @@ def campaign(
     backend: str = "auto",
     precision: str = "auto",
     progress: Progress = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> Campaign:
     """Pick the k best candidate neurons: moments -> score -> select.
 
@@ -44,7 +45,8 @@ def campaign(
     W_candidates : (D, M) float32 or float64 (float16, bfloat16 too on a GPU); NumPy array or torch tensor
         The pool; **columns are neurons** (``torch.nn.Linear.weight`` transposed).
     X : (N, D) floating or integer
-        Samples as the layer sees them. Integers (uint8 images) are converted tile by tile, not scaled.
+        Samples as the layer sees them. Integers (uint8 images) are converted tile by tile, not scaled. A np.memmap, or an
+        array-like that only slices (h5py, Zarr), is read in slices of at most 128 MiB, each once.
     y : (N,) integer, boolean or string labels
         Any values; gaps are fine.
     k : int, 1 <= k <= M
@@ -68,6 +70,8 @@ def campaign(
         Matrix-product precision on a GPU; "auto" keeps the picks of the float64 reference.
     progress : bool or callable, default False
         True shows a bar (needs rich); a callable gets (done, total) of each stage.
+    checkpoint : path, optional
+        As in :func:`class_moments`: a call that was interrupted goes on from it, to the same picks.
 
     Returns
     -------
@@ -109,12 +113,12 @@ def campaign(
     alpha = _checks.alpha(alpha)
     if not (criterion is None or callable(criterion)):
         raise TypeError(f"criterion: expected a callable or None, got {type(criterion).__name__}")
-    stage = _MomentsStage(chosen, W, bias, activation, precision)
+    stage = MomentsStage(chosen, W, bias, activation, precision)
     batch = stage.check(X, y)
     if criterion is None:
         _checks.enough_classes(alpha, batch.classes)
     with reporting(progress, "moments") as report:
-        moments = stage.run(batch, report)
+        moments = stage.run(batch, report, checkpoint)
     scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
     with reporting(progress, "selection") as report:
         chosen_ones = _select(chosen, W, scores, k, by_class, report)
@@ -141,6 +145,7 @@ def class_moments(
     backend: str = "auto",
     precision: str = "auto",
     progress: Progress = False,
+    checkpoint: str | os.PathLike[str] | None = None,
 ) -> ClassMoments:
     """Return per-class count, mean and m2 of every candidate's activation ``act(X @ W + bias)``.
 
@@ -152,8 +157,14 @@ def class_moments(
     W, bias, activation, backend, precision, progress
         As in :func:`campaign`.
     X : (N, D) floating or integer; or, with ``y=None``, an iterable of (X, y) batches
-        Batches are read once, one at a time; classes may appear in any of them.
+        Batches are read once, one at a time, and put together to blocks of up to 16384 samples: neither speed nor the bits
+        of the result depend on their sizes. Classes may appear in any of them.
     y : (N,) integer, boolean or string labels
+    checkpoint : path ending in .npz or .safetensors, optional
+        The moments so far are saved in this file about every 30 seconds, and at the end. Where the file exists, the call
+        goes on after the samples it has, to the bits of a call that was never interrupted: arrays are read from there on,
+        batches that are in it are read but not looked at. The samples and their order must be the same; the pool, bias,
+        activation, backend and the length of X are checked. ``ClassMoments.load`` reads it.
 
     Returns
     -------
@@ -177,15 +188,15 @@ def class_moments(
     ([[2.0, 2.0]], [[2.0, 8.0]])
     """
     chosen, W = _pool("W", W, backend)
-    stage = _MomentsStage(chosen, W, bias, activation, precision)
+    stage = MomentsStage(chosen, W, bias, activation, precision)
     if y is not None:
         batch = stage.check(X, y)
         with reporting(progress, "moments") as report:
-            return stage.run(batch, report)
+            return stage.run(batch, report, checkpoint)
     if hasattr(X, "shape") or not isinstance(X, Iterable):
         raise TypeError(f"y: expected (N,) labels, or X as an iterable of (X, y) batches, got None with X as {type(X).__name__}")
     with reporting(progress, "moments") as report:
-        return stage.run_all(X, report)
+        return stage.run_batches(X, report, checkpoint)
 
 
 def select(
@@ -254,59 +265,6 @@ def select(
 def _pool(name: str, W: Array, backend: str) -> tuple[_dispatch.Backend, Array]:
     chosen = _dispatch.resolve(_checks.choice("backend", backend, BACKEND_NAMES), W)
     return chosen, _checks.weights(name, W, half=chosen.takes_tensors)
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    X: Array  # (N, D)
-    codes: np.ndarray  # (N,) int64, index into classes
-    classes: np.ndarray  # (C,)
-
-
-class _MomentsStage:
-    """The moments stage bound to a pool: every argument checked once, then run on one batch or many."""
-
-    def __init__(
-        self, backend: _dispatch.Backend, W: Array, bias: Array | float, activation: str | Callable[[Any], Any], precision: str
-    ) -> None:
-        self.bias = _checks.biases(bias, W)
-        activation = _checks.activation(activation)
-        _checks.choice("precision", precision, PRECISIONS if backend.takes_tensors else ("auto",))
-        if callable(activation) and not backend.takes_tensors:
-            activation = _checks.elementwise(activation, tensors=is_tensor(W))
-        self._W = W
-        self._backend = backend
-        self._arguments = {"bias": backend.place(W, self.bias), "activation": activation, "precision": precision}
-
-    def check(self, X: Array, y: Array) -> _Batch:
-        X = _checks.samples("X", X, self._W, half=self._backend.takes_tensors)
-        classes, codes = _checks.labels("y", y, X.shape[0])
-        return _Batch(X, codes, classes)
-
-    def run(self, batch: _Batch, report: Report | None) -> ClassMoments:
-        W, place = self._W, self._backend.place
-        X, codes = self._backend.samples(batch.X), place(W, batch.codes)
-        found = self._backend.class_moments(place(W, W), X, codes, batch.classes, report=report, **self._arguments)
-        return ClassMoments(found.classes, *(like(W, array) for array in (found.count, found.mean, found.m2)))
-
-    def run_all(self, batches: Iterable[tuple[Array, Array]], report: Report | None) -> ClassMoments:
-        total: ClassMoments | None = None
-        for number, pair in enumerate(batches):
-            try:
-                X, y = pair
-            except (TypeError, ValueError):
-                raise TypeError(f"X: expected batches (X, y), got {type(pair).__name__} as batch {number}") from None
-            try:
-                batch = self.check(X, y)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"batch {number}: {error}") from None
-            moments = self.run(batch, None)
-            total = moments if total is None else total + moments
-            if report:
-                report(total.n_samples, 0)
-        if total is None:
-            raise ValueError("X: expected at least one batch, got none")
-        return total
 
 
 def _select(backend: _dispatch.Backend, W: Array, scores: Scores, k: int, by_class: bool, report: Report | None) -> Selection:

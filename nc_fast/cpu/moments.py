@@ -32,6 +32,7 @@ class _Tile:
     rows: np.ndarray  # (n,) int64, rows of X, sorted by class
     runs: np.ndarray  # (S,) int64, the classes present, ascending
     starts: np.ndarray  # (S + 1,) int64, where each class's run starts
+    last: bool  # of its chunk
 
 
 def _tiles(codes: np.ndarray, n_classes: int) -> Iterator[_Tile]:
@@ -41,7 +42,7 @@ def _tiles(codes: np.ndarray, n_classes: int) -> Iterator[_Tile]:
         for first in range(0, len(order), TILE_ROWS):
             rows = order[first : first + TILE_ROWS]
             runs, starts = np.unique(codes[rows], return_index=True)
-            yield _Tile(rows, runs, np.append(starts, len(rows)))
+            yield _Tile(rows, runs, np.append(starts, len(rows)), first + TILE_ROWS >= len(order))
 
 
 def class_moments(
@@ -73,7 +74,9 @@ def class_moments(
     bias = bias.astype(dtype)
     activate = FASTER_ACTIVATIONS.get(activation, ACTIVATIONS[activation]) if isinstance(activation, str) else activation
     shape = (len(classes), W.shape[1])
-    count, mean, m2 = np.zeros(shape[0], np.int64), np.zeros(shape), np.zeros(shape)
+
+    def nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return np.zeros(shape[0], np.int64), np.zeros(shape), np.zeros(shape)
 
     def moments_of(tile: _Tile, stop: Event) -> tuple[_Tile, np.ndarray, np.ndarray]:
         x = np.empty((len(tile.rows), X.shape[1]), dtype)
@@ -90,12 +93,17 @@ def class_moments(
             _kernels.tile_moments(activate(z), tile.starts, first, tile_mean, tile_m2)
         return tile, tile_mean, tile_m2
 
-    done = 0
+    # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
+    total, chunk, done = nothing(), nothing(), 0
     with single_threaded_blas():
         for tile, tile_mean, tile_m2 in ordered_map(moments_of, _tiles(codes, shape[0]), thread_count()):
-            here = (count[tile.runs], mean[tile.runs], m2[tile.runs])
-            count[tile.runs], mean[tile.runs], m2[tile.runs] = chan_merge(here, (np.diff(tile.starts), tile_mean, tile_m2))
+            count, mean, m2 = (array[tile.runs] for array in chunk)
+            merged = chan_merge((count, mean, m2), (np.diff(tile.starts), tile_mean, tile_m2))
+            for array, value in zip(chunk, merged, strict=True):
+                array[tile.runs] = value
+            if tile.last:
+                total, chunk = chan_merge(total, chunk), nothing()
             done += len(tile.rows)
             if report:
                 report(done, len(codes))
-    return ClassMoments(classes, count, mean, m2)
+    return ClassMoments(classes, *total)
