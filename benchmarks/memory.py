@@ -5,7 +5,7 @@
 
 Each measurement is a fresh process: it makes the inputs, sets the kernel's high-water mark back to what is resident, runs the
 campaign, and reads the mark (VmHWM). Where that mark cannot be set back, the peak before the call counts as the inputs. Cold
-counts everything the first call brings: importing Numba and loading compiled code; warm is a second campaign.
+counts everything the first call brings, importing Numba and loading compiled code; warm is after a campaign of tiny size.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import sizes
 import typer
 from inputs import inputs
@@ -46,28 +47,35 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * KIB
 
 
-def measure_here(name: str, kind: str) -> dict[str, int]:
-    """Return, in bytes, the inputs' size and by how much a first and a second campaign raise the peak."""
-    size = next(size for size in sizes.MEMORY if size.name == name)
-    given = inputs(size)
-    W, X, y = given.W, given.X if kind == "float32" else given.X_bytes, given.y
+def measure_here(name: str, kind: str, warm: bool) -> dict[str, int]:
+    """Return, in bytes, the inputs' size and by how much a campaign raises the peak; warm: after a campaign of tiny size."""
+    if warm:
+        W, X, y = arrays(sizes.TINY.name, kind)
+        nc_fast.campaign(W, X, y, sizes.TINY.k)
+    W, X, y = arrays(name, kind)
+    reset_peak()
+    before = peak_bytes()
+    nc_fast.campaign(W, X, y, next(size.k for size in sizes.MEMORY if size.name == name))
+    return {"inputs": W.nbytes + X.nbytes + y.nbytes, "raised": peak_bytes() - before}
+
+
+def arrays(name: str, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return W, X and y of a size; nothing else of the inputs stays in memory."""
+    given = inputs(next(size for size in sizes.MEMORY if size.name == name))
     inputs.cache_clear()
-    del given
-    found = {"inputs": W.nbytes + X.nbytes + y.nbytes}
-    for call in ("cold", "warm"):
-        reset_peak()
-        before = peak_bytes()
-        nc_fast.campaign(W, X, y, size.k)
-        found[call] = peak_bytes() - before
-    return found
+    return given.W, given.X if kind == "float32" else given.X_bytes, given.y
 
 
 def measure(name: str, kind: str) -> dict[str, int]:
-    """Return :func:`measure_here`'s findings from a fresh process."""
-    program = f"import json, memory; print(json.dumps(memory.measure_here({name!r}, {kind!r})))"
-    folder = Path(__file__).resolve().parent
-    done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+    """Return bytes: inputs, and how far a first (cold) and a later (warm) campaign raise the peak, each in a fresh process."""
+    found = {}
+    for call in ("cold", "warm"):
+        program = f"import json, memory; print(json.dumps(memory.measure_here({name!r}, {kind!r}, {call == 'warm'})))"
+        folder = Path(__file__).resolve().parent
+        done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
+        result = json.loads(done.stdout)
+        found["inputs"], found[call] = result["inputs"], result["raised"]
+    return found
 
 
 def main(

@@ -128,7 +128,7 @@ def test_report_refuses_ratios_across_runs(tmp_path):
 def test_memory_of_a_campaign(kind):
     found = memory.measure("tiny", kind)
     assert found["inputs"] > 0
-    assert 0 <= found["warm"] <= found["cold"] <= 400 * MIB
+    assert 0 <= found["warm"] < found["cold"] <= 400 * MIB
 
 
 def test_memory_sees_what_is_allocated():
