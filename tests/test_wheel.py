@@ -20,11 +20,11 @@ print(nc_fast.__version__)
 """
 
 
-def run(*command, cwd):
+def run(*command, cwd, returncode=0):
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
     done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
+    assert done.returncode == returncode, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -55,4 +55,5 @@ def test_it_runs_from_a_clean_environment(distributions, tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
     assert run(python, "-c", SCRIPT, cwd=tmp_path).strip() == "0.1.0"
-    run(python.parent / "nc-fast", "--help", cwd=tmp_path)
+    message = run(python.parent / "nc-fast", "--help", cwd=tmp_path, returncode=1)
+    assert message.strip() == 'nc-fast: typer, rich, sklearn, matplotlib not installed: pip install "nc_fast[demo]"'
