@@ -133,7 +133,7 @@ class _Moments:
         )
         K = _round_up(D, chosen.pure.depth)
         pitch_w, pitch_x = (K * (2 if low else 1) for low in (arithmetic.weights_low, arithmetic.samples_low))
-        chunks = plan.sample_chunks(len(self.order), pitch_x * arithmetic.itemsize)
+        chunks = plan.sample_chunks(len(self.order), pitch_x * arithmetic.itemsize, plan.SAMPLES_BYTES)
         tiles_per_run = plan.run_tiles(len(self.order), M, chosen.pure)
         layouts = [self._layout(chunk, chosen, tiles_per_run) for chunk in chunks]
         per_candidate = pitch_w * arithmetic.itemsize + 16 * max(layout.n_slots for layout in layouts) + 64
@@ -363,28 +363,34 @@ def _arithmetic(precision: str, weights: torch.dtype, samples: torch.dtype, feat
 
 
 def _tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield tiles of X, or of its given rows, on the device.
-
-    From host memory through two pinned buffers: while the device takes one, the other is filled.
-    """
+    """Yield tiles of X, or of its given rows, on the device."""
     n = len(X) if rows is None else len(rows)
     size = max(TILE_BYTES // 8 // X.shape[1], 1)
     spans = [slice(first, min(first + size, n)) for first in range(0, n, size)]
-    if X.device == device:
-        for span in spans:
-            yield _loadable(X[span] if rows is None else X[rows[span]])
+    if X.device != device:
+        yield from _streamed(X, rows, spans, device)
         return
-    buffers = [torch.empty((min(size, n), X.shape[1]), dtype=X.dtype, pin_memory=True) for _ in range(2)]
-    taken = [torch.cuda.Event() for _ in buffers]  # type: ignore[no-untyped-call]
+    for span in spans:
+        yield _loadable(X[span] if rows is None else X[rows[span]])
+
+
+def _streamed(X: torch.Tensor, rows: torch.Tensor | None, spans: list[slice], device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield tiles of X in host memory through two pinned buffers: while the device takes one, the other is filled."""
+    gpu = device.type == "cuda"
+    longest = max(span.stop - span.start for span in spans)
+    buffers = [torch.empty((longest, X.shape[1]), dtype=X.dtype, pin_memory=gpu) for _ in range(2)]
+    taken = [torch.cuda.Event() for _ in buffers] if gpu else []  # type: ignore[no-untyped-call]
     for turn, span in enumerate(spans):
-        buffer, event = buffers[turn % 2][: span.stop - span.start], taken[turn % 2]
-        event.synchronize()  # returns at once before the event's first use
+        buffer = buffers[turn % 2][: span.stop - span.start]
+        if gpu:
+            taken[turn % 2].synchronize()  # returns at once before the event's first use
         if rows is None:
             buffer.copy_(X[span])
         else:
             torch.index_select(X, 0, rows[span], out=buffer)
         tile = buffer.to(device, non_blocking=True)
-        event.record()
+        if gpu:
+            taken[turn % 2].record()
         yield _loadable(tile)
 
 

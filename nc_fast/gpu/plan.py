@@ -14,7 +14,7 @@ from nc_fast.gpu.schedule import Tile
 MAX_RUN_TILES = 16  # a run's start-up (about 3 us) against 16 tiles of 8 to 24 us
 WANTED_PROGRAMS = 1056  # 8 waves of 132 multiprocessors: a tail below 6 %
 SAMPLES_BYTES = 512 << 20  # packed samples held at once; MNIST's 60000 x 784 needs 200 MB
-POOL_BYTES = 1 << 30  # packed weights and partial moments held at once; more gains nothing
+POOL_BYTES = 512 << 20  # packed weights and partial moments held at once; more gains nothing
 POOL_SHARE = 0.5  # of free memory at most: the allocator rounds up, and others allocate too
 
 
@@ -131,9 +131,9 @@ def sample_layout(counts: np.ndarray, pure_samples: int, mixed_samples: int, til
     )
 
 
-def sample_chunks(n_samples: int, bytes_per_sample: int, largest: int = SAMPLES_BYTES) -> list[slice]:
-    """Cut the sorted samples into equal chunks whose packed form takes about ``largest`` bytes at most."""
-    n_chunks = max(-(-n_samples * bytes_per_sample // largest), 1)
+def sample_chunks(n_samples: int, bytes_per_sample: int, largest: int) -> list[slice]:
+    """Cut the sorted samples into equal chunks whose packed form takes ``largest`` bytes at most, but one sample at least."""
+    n_chunks = -(-n_samples // max(largest // bytes_per_sample, 1))
     rows = -(-n_samples // n_chunks)
     return [slice(first, min(first + rows, n_samples)) for first in range(0, n_samples, rows)]
 

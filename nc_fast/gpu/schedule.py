@@ -106,19 +106,22 @@ def schedule(target: Target, arithmetic: Arithmetic, activation: str, *, special
         tile = Tile(16, 16, 16, 4, 1)
         return Schedule(pure=tile, mixed=tile)
     depth = 128 // arithmetic.itemsize
-    if arithmetic.number != "float16" and arithmetic.dot == "ieee" and target != "amd":
+    if arithmetic.number == "float64":
+        tile = Tile(64, 64, depth // 2, 4, 2) if target == "amd" else Tile(64, 64, depth, 8, 3)
+        return Schedule(pure=tile, mixed=tile)
+    if arithmetic.number == "float32" and arithmetic.dot == "ieee" and target != "amd":
         tile = Tile(64, 64, 16, 4, 3)  # no tensor core: larger tiles spill
         return Schedule(pure=tile, mixed=tile)
     if target == "hopper":
-        samples = 128 if activation in NARROW_ACTIVATIONS else 256
-        pure = Tile(128, samples, depth, 4 if specialize else 8, 4)
-        return Schedule(pure=pure, mixed=Tile(128, 128, depth, 8, 3), tma=True, specialize=specialize)
+        narrow = activation in NARROW_ACTIVATIONS
+        pure = Tile(128, 128 if narrow else 256, depth, 4 if specialize else 8, 4)
+        return Schedule(pure=pure, mixed=Tile(128, 64 if narrow else 128, depth, 8, 3), tma=True, specialize=specialize)
     if target == "ampere":
         tile = Tile(128, 128, depth, 8, 4)
     elif target == "amd":
         tile = Tile(128, 128, depth // 2, 8, 2)
     else:
-        tile = Tile(128, 64, depth, 8, 3)  # 72 KiB: within the 99 KiB of consumer devices
+        tile = Tile(128, 64, depth, 4, 3)  # 72 KiB: within the 99 KiB of consumer devices
     return Schedule(pure=tile, mixed=tile)
 
 
@@ -163,5 +166,5 @@ def pack_constants(arithmetic: Arithmetic, *, low: bool) -> dict[str, Any]:
 
 
 def window_constants(window: int) -> dict[str, Any]:
-    """Return the compile-time arguments of ``kernels.select.window_greedy``: two places of the window a thread."""
-    return {"B": window, "ROWS": FACTOR_ROWS, "num_warps": max(window // 64, 1)}
+    """Return the compile-time arguments of ``kernels.select.window_greedy``: four places of the window a thread."""
+    return {"B": window, "ROWS": FACTOR_ROWS, "num_warps": max(window // 128, 1)}
