@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
-
-from nc_fast import _checks, _dispatch
-from nc_fast._arrays import array_namespace, as_numpy, like
+from nc_fast import _checks, _dispatch, _selection
+from nc_fast._arrays import array_namespace, like
 from nc_fast._moments import MomentsStage
-from nc_fast._progress import Progress, Report, reporting
+from nc_fast._progress import Progress, reporting
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
-from nc_fast.quota import share_quota
 from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
 
 BACKEND_NAMES = ("auto", *_dispatch.BACKENDS)
@@ -121,7 +117,7 @@ def campaign(
         moments = stage.run(batch, report, checkpoint)
     scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
     with reporting(progress, "selection") as report:
-        chosen_ones = _select(chosen, W, scores, k, by_class, report)
+        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report)
     indices = chosen_ones.indices
     return Campaign(
         weights=W[:, indices],
@@ -259,45 +255,9 @@ def select(
     k = _checks.count("k", k, W.shape[1])
     checked = _checks.scored(scores, groups, W.shape[1], by_class=by_class)
     with reporting(progress, "selection") as report:
-        return _select(chosen, W, checked, k, by_class, report)
+        return _selection.select(chosen, W, checked, k, by_class, report)
 
 
 def _pool(name: str, W: Array, backend: str) -> tuple[_dispatch.Backend, Array]:
     chosen = _dispatch.resolve(_checks.choice("backend", backend, BACKEND_NAMES), W)
     return chosen, _checks.weights(name, W, half=chosen.takes_tensors)
-
-
-def _select(backend: _dispatch.Backend, W: Array, scores: Scores, k: int, by_class: bool, report: Report | None) -> Selection:
-    live = as_numpy(scores.live) & _nonzero_columns(W)
-    group = as_numpy(scores.group)
-    pool = np.where(live, group if by_class else 0, -1)
-    quota = share_quota(np.bincount(pool[live], minlength=len(scores.classes)), min(k, int(live.sum())))
-    place = backend.place
-    picks = backend.select(place(W, W), place(W, scores.score), place(W, pool), place(W, quota), report=report)
-    indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)
-    if len(indices) < k:
-        filled = np.flatnonzero(~live)[: k - len(indices)]
-        warnings.warn(
-            f"k = {k} exceeds the {len(indices)} live candidates; {len(filled)} dead ones (zero weights, or the same activation on "
-            "every sample) fill up, lowest index first",
-            stacklevel=3,
-        )
-        indices, gains = np.append(indices, filled), np.append(gains, np.zeros(len(filled)))
-    groups = scores.classes[group[indices]]
-    return Selection(
-        indices=like(W, indices),
-        scores=like(W, as_numpy(scores.score)[indices]),
-        gains=like(W, gains),
-        groups=groups if groups.dtype.kind in "US" else like(W, groups),  # torch has no strings
-        restarts=picks.restarts,
-    )
-
-
-def _nonzero_columns(W: Array) -> np.ndarray:
-    """Return (M,) bool: which columns have a weight that is not 0; reads on only where all so far were 0."""
-    nonzero = as_numpy(W[0] != 0).copy()
-    for row in W[1:]:
-        if nonzero.all():
-            break
-        nonzero |= as_numpy(row != 0)
-    return nonzero

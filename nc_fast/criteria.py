@@ -56,10 +56,15 @@ def ib_scores(moments: ClassMoments, *, alpha: float = 0.5) -> Scores:
     """
     alpha = _checks.alpha(alpha)
     _checks.enough_classes(alpha, moments.classes)
+    return scores_of(moments, alpha, _unit)
+
+
+def scores_of(moments: ClassMoments, alpha: float, unit: Callable[[Array], Array]) -> Scores:
+    """Return the scores that ``ib_scores`` gives, vectors brought to length 1 by ``unit``: the pool may be in parts."""
     spread = moments.spread()
-    score = alpha * _unit(spread)
+    score = alpha * unit(spread)
     if alpha < 1:
-        score = score + (1 - alpha) * _unit(_unit(moments.between()) - _unit(moments.within()))
+        score = score + (1 - alpha) * unit(unit(moments.between()) - unit(moments.within()))
     return Scores(score, array_namespace(score).argmax(moments.mean, 0), spread > 0, moments.classes)
 
 

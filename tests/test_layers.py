@@ -20,7 +20,7 @@ LAYERS = [
     ["types"],
     ["_checks", "_dispatch", "reference", "cpu", "gpu"],
     ["criteria", "testing", "_checkpoint"],
-    ["_moments"],
+    ["_moments", "_selection"],
     ["api"],
     ["init"],
     ["_commands", "_demo", "_info", "_plots", "cli"],
