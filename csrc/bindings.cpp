@@ -282,6 +282,7 @@ py::tuple greedy_select(const py::object& W_object, const py::object& score_obje
     const py::gil_scoped_release released;
     return nc_fast::greedy_select(view, score.data(), pool.data(), quota, options, poll);
   });
+  if (!report.is_none()) report(total, total);
   py::array_t<std::int64_t> indices(static_cast<py::ssize_t>(result.indices.size()), result.indices.data());
   py::array_t<double> gains(static_cast<py::ssize_t>(result.gains.size()), result.gains.data());
   return py::make_tuple(indices, gains, result.restarts);
@@ -393,7 +394,7 @@ lazy : bool
 simd : "auto" or a name that ``simd_level`` knows
     The same bits at every level.
 report : callable(done, total) or None
-    Called from this thread, at most every 100 ms.
+    Called from this thread, at most every 100 ms, and once at the end.
 
 Returns
 -------

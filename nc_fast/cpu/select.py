@@ -27,6 +27,6 @@ def select(
     score : (M,) float64.
     pool : (M,) int64, the pool each candidate competes in; -1: not eligible.
     quota : (P,) int64, picks per pool, at most its members.
-    report : called with (picks done, picks in all) now and then.
+    report : called with (picks done, picks in all) now and then, and at the end.
     """
     return Picks(*greedy_select(W, score, pool, quota, threads=thread_count(), report=report))
