@@ -32,6 +32,7 @@ class Options:
 
     pool: int
     base: Base
+    rectifying: bool  # the base is a kaiming function by name, whose gain sqrt(2) is for rectifiers
     alpha: Alpha
     bias: str | float
     gain: float
@@ -83,6 +84,7 @@ def options(
     return Options(
         pool=_whole("pool", pool, 1),
         base=_base(base),
+        rectifying=isinstance(base, str) and base.startswith("kaiming"),
         alpha=_alpha(alpha),
         bias=_bias(bias),
         gain=_positive("gain", gain),

@@ -22,6 +22,8 @@ from nc_fast.init._report import InitReport, KeptLayer
 from nc_fast.init._trace import Trace
 from nc_fast.init._walk import Walk
 
+LINEAR_GAIN = 0.5**0.5  # takes He's gain for rectifiers, sqrt(2), back to 1
+
 
 def campaign_(
     model: nn.Module,
@@ -62,7 +64,8 @@ def campaign_(
         Candidates per neuron.
     base : str or callable
         A function of torch.nn.init by name, or one that fills a tensor in place; it sees tensors of the layer's own shape,
-        so fan_in and fan_out are the layer's.
+        so fan_in and fan_out are the layer's. The kaiming functions' gain is sqrt(2), and 1 for layers that no activation
+        follows (branches that end in a sum, attention's projections), except the output layer and before a BatchNorm.
     alpha : "linear", number in [0, 1], list, or callable
         Weight of I(X;Z): "linear" falls from 1 at the first layer to 0 at the last (a single layer is a last one); a list has
         a number per initialized layer; a callable gets the depth, 0 at the first layer to 1 at the last.
@@ -142,8 +145,7 @@ def campaign_(
     with _state.isolated_rng(generator, device, data):
         samples = _sampling.collect(data, options.max_samples)
         _enough_classes(options, samples, 1.0)
-        changed = {parameter: None for layer in found if layer.name in wanted for parameter in layer.module.parameters()}
-        with _state.as_found(net, changed):
+        with _state.as_found(net, {layer.module for layer in found if layer.name in wanted}):
             seen = _trace.trace(net, found, samples.first, device)
             plan = _plan(seen, wanted, named, options)
             _enough_classes(options, samples, min((step.rules.alpha for step in plan), default=1.0))
@@ -164,20 +166,15 @@ def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], option
     met = [one for one in seen.met if one.layer.name in wanted]
     depth = 1 + max((one.position for one in seen.met), default=0)
     alphas = _arguments.alphas(options.alpha, [one.position for one in met], depth, [one.layer.name for one in met])
-    return [
-        Step(
-            one,
-            Rules(
-                activation=named.get(one.layer.name, one.activation),
-                alpha=alpha,
-                by_class=options.by_class,
-                scorer=options.scorer,
-                normalized=one.normalized,
-                assigned=options.by_class and one is seen.met[-1],
-            ),
-        )
-        for one, alpha in zip(met, alphas, strict=True)
-    ]
+    steps = []
+    for one, weight in zip(met, alphas, strict=True):
+        activation = named.get(one.layer.name, one.activation)
+        last = one is seen.met[-1]
+        rules = Rules(activation, weight, options.by_class, options.scorer, one.normalized, assigned=options.by_class and last)
+        # What ends in a sum or in attention meets no rectifier: He's sqrt(2) would let residual streams and attention grow.
+        linear = options.rectifying and activation.function == "identity" and not (last or one.normalized)
+        steps.append(Step(one, rules, options.gain * (LINEAR_GAIN if linear else 1)))
+    return steps
 
 
 def _enough_classes(options: Options, samples: _sampling.Samples, alpha: float) -> None:

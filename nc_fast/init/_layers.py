@@ -15,6 +15,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 PATCH_BYTES = 64 << 20  # of unfolded patches at a time
+SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
 ROOT = "model"  # the name of a layer that is the whole model
 KNOWN_FORWARDS = tuple(kind.forward for kind in (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention))
 UNKNOWN_KINDS = (
@@ -92,6 +93,7 @@ class Layer(ABC):
     def _write(self, name: str, value: Tensor) -> None:
         if parametrize.is_parametrized(self.module, name):
             setattr(self.module, name, value.clone())
+            _settle(self.module, name)
         else:
             getattr(self.module, name).copy_(value)
 
@@ -297,6 +299,16 @@ def _reason(layer: Layer, model: nn.Module) -> str | None:
     if len({path.rpartition(".")[0] for path in owners}) > 1:
         return f"its weight is shared: {', '.join(owners)}"
     return None
+
+
+def _settle(module: nn.Module, name: str) -> None:
+    """Let a parametrization that estimates something of its weight (spectral_norm) do so for the new one."""
+    parts = list(module.parametrizations[name].modules())  # type: ignore[index, union-attr]
+    for training in (True, False):
+        for part in parts:
+            part.training = training
+        for _ in range(SETTLING_READS if training else 0):
+            getattr(module, name)
 
 
 def _originals(module: nn.Module, name: str) -> list[nn.Parameter]:

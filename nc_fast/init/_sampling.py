@@ -82,6 +82,8 @@ def collect(data: Any, max_samples: int | None) -> Samples:
         if max_samples is not None and max_samples < len(pair):
             return _held(pair.take(stratified(pair.labels, max_samples)))
         return _held(pair.take(torch.randperm(len(pair)).numpy()) if max_samples is not None else pair)
+    if not hasattr(data, "__iter__"):
+        raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
     if max_samples is None:
         return _streamed(data)
     direct = _indexed(data, max_samples)
@@ -104,6 +106,10 @@ def stratified(labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def _held(batch: Batch, notes: tuple[str, ...] = ()) -> Samples:
+    for x in _leaves(batch.inputs):  # of all data, only what is used is looked at
+        if x.is_floating_point():
+            _checks.finite("data: X", x)
+
     def read(size: int) -> Iterator[Batch]:
         for first in range(0, len(batch), size):
             yield batch.take(slice(first, first + size))
@@ -236,9 +242,6 @@ def checked(where: str, inputs: Inputs, labels: Any) -> Batch:
         raise ValueError(f"{where} expected X and y of one length, got X {shapes} and y {y.shape}")
     if len(y) == 0:
         raise ValueError(f"{where} expected at least one sample, got none")
-    for x in leaves:
-        if x.is_floating_point():
-            _checks.finite(where.removesuffix(":") + " X", x)
     return Batch(inputs, y)
 
 

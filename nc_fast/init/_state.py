@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 
 
 def is_fresh_batchnorm(module: nn.Module) -> bool:
@@ -21,8 +22,8 @@ def is_fresh_batchnorm(module: nn.Module) -> bool:
 
 
 @contextmanager
-def as_found(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Run the block in evaluation mode; give modes and buffers back, and, when it raises, the parameters as well.
+def as_found(model: nn.Module, filled: Iterable[nn.Module]) -> Iterator[None]:
+    """Run the block in evaluation mode; give modes and buffers back, and, when it raises, the filled modules' state as well.
 
     The mode is set on each module's attribute, not through ``eval()``, which some models override to do more.
     """
@@ -33,7 +34,10 @@ def as_found(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[N
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
-    weights = [(parameter, parameter.detach().clone()) for parameter in parameters]
+    weights = {parameter: parameter.detach().clone() for module in filled for parameter in module.parameters()}
+    # A parametrization keeps part of the weight it was given in buffers (orthogonal's base, spectral_norm's vectors).
+    own = {part for module in filled if parametrize.is_parametrized(module) for part in module.parametrizations.modules()}  # type: ignore[union-attr]
+    failed = True
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer never calls the layers inside it
     try:
@@ -41,17 +45,16 @@ def as_found(model: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[N
             for module, _ in modes:
                 module.training = False
             yield
-    except BaseException:
-        with torch.no_grad():
-            for parameter, value in weights:
-                parameter.copy_(value)
-        raise
+        failed = False
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
         with torch.no_grad():
+            for parameter, value in weights.items() if failed else ():
+                parameter.copy_(value)
             for module, name, buffer, value in buffers:
-                buffer.copy_(value)
-                module._buffers[name] = buffer
+                if failed or module not in own:
+                    buffer.copy_(value)
+                    module._buffers[name] = buffer
         for module, mode in modes:
             module.training = mode
 

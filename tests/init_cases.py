@@ -1,0 +1,22 @@
+"""Data for the tests of nc_fast.init."""
+
+from functools import cache
+
+import torch
+from sklearn.datasets import load_digits
+
+
+@cache
+def images():
+    """The 8 x 8 digits: (N, 1, 8, 8) in [0, 1] and labels."""
+    X, y = load_digits(return_X_y=True)
+    return torch.from_numpy(X).float().reshape(-1, 1, 8, 8) / 16, torch.from_numpy(y)
+
+
+def blobs(*shape, n=120):
+    """Three classes around different corners: (n, *shape) and labels."""
+    generator = torch.Generator().manual_seed(5)
+    y = torch.arange(n) % 3
+    size = torch.Size(shape).numel()
+    X = torch.randn(n, size, generator=generator) + 2 * torch.randn(3, size, generator=generator)[y]
+    return X.reshape(n, *shape), y
