@@ -50,6 +50,30 @@ class MomentsStage:
         self._arguments = {"bias": backend.place(W, self.bias), "activation": activation, "precision": precision}
         self._block_rows = block_rows(W.shape[0])
 
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return int(self._W.shape[0])
+
+    @property
+    def described(self) -> dict[str, str]:
+        """What has to be the same where moments are to be merged: activation, backend, precision."""
+        return dict(self._described)
+
+    @property
+    def pool(self) -> str:
+        """Shape and dtype of the pool, in words."""
+        return f"{tuple(self._W.shape)} {str(self._W.dtype).removeprefix('torch.')}"
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the backend's function gets beside pool, samples and labels: bias, activation, precision."""
+        return dict(self._arguments)
+
+    def fingerprint(self) -> str:
+        """Return a digest of the pool and its biases."""
+        return fingerprint(self._W)[:16] + fingerprint(self.bias)[:16]
+
     def check(self, X: Array, y: Array) -> Batch:
         """Check samples and labels; slices of a sliced X are checked for NaN when they are read."""
         check = _checks.sliced_samples if is_sliced(X) else _checks.samples

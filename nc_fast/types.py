@@ -231,6 +231,63 @@ class Selection:
 
 
 @dataclass(frozen=True, eq=False)
+class Certificate:
+    """How a screened campaign came to its picks, and how sure it is that they are the exact method's; ``print`` it.
+
+    Attributes
+    ----------
+    pool : candidates in all.
+    shortlist : candidates with exact moments because they might be picked.
+    audit : candidates with exact moments because they were drawn at random.
+    surrogate : what the others' moments were estimated by.
+    error_quantiles : share -> the score error that this share of the candidates stays below, in units of the typical score.
+    class_error : share of the candidates known exactly whose class the surrogate had wrong.
+    left_out : probability that a candidate left out would have been picked.
+    weights : probability that the error of the score's pool-wide constants changes who is picked.
+    quota : probability that the error of the groups' sizes changes how k is shared.
+    probability : of any of the three: that the exact method picks somebody else. The order within a group is not covered:
+        near ties may change places.
+    rounds : how often the shortlist was looked over.
+    reason : why all candidates got exact moments; empty where screening worked.
+    """
+
+    pool: int
+    shortlist: int
+    audit: int
+    surrogate: str
+    error_quantiles: dict[float, float]
+    class_error: float
+    left_out: float
+    weights: float
+    quota: float
+    probability: float
+    rounds: int
+    reason: str = ""
+
+    @staticmethod
+    def all_exact(pool: int, reason: str) -> Certificate:
+        """Return the certificate of a campaign in which every candidate got exact moments."""
+        return Certificate(pool, pool, 0, "none", {}, 0.0, 0.0, 0.0, 0.0, 0.0, 0, reason)
+
+    @property
+    def exact(self) -> bool:
+        """Whether every candidate got exact moments."""
+        return bool(self.reason)
+
+    def __str__(self) -> str:
+        """Say it in plain words."""
+        if self.exact:
+            return f"All {self.pool} candidates were scored exactly: {self.reason}. The picks are the exact method's."
+        share = (self.shortlist + self.audit) / self.pool
+        return (
+            f"Of {self.pool} candidates {self.shortlist} were shortlisted and {self.audit} audited at random: {share:.1%} were scored "
+            f"exactly, the rest by a surrogate ({self.surrogate}). The exact method would pick other neurons with probability "
+            f"{self.probability:.2%}: {self.left_out:.2%} that one left out belongs in, {self.weights:.2%} for the estimated constants of "
+            f"the score, {self.quota:.2%} for the sizes of the groups. The order of near ties may differ."
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Campaign:
     """Result of a neuron campaign: the picked weights and how they were found.
 
@@ -243,7 +300,9 @@ class Campaign:
     indices, scores, gains, groups, restarts
         As in :class:`Selection`.
     candidates : Scores
-        Score and group of the whole pool.
+        Score and group of the whole pool; of a screened campaign, estimates where a candidate was ruled out.
+    certificate : Certificate or None
+        What ``method="screened"`` did and how sure it is; None with ``method="exact"``.
     """
 
     weights: Array
@@ -254,3 +313,4 @@ class Campaign:
     groups: Array
     restarts: int
     candidates: Scores
+    certificate: Certificate | None = None

@@ -21,6 +21,7 @@ LAYERS = [
     ["_checks", "_dispatch", "reference", "cpu", "gpu"],
     ["criteria", "testing", "_checkpoint"],
     ["_moments", "_selection"],
+    ["screening"],
     ["api"],
     ["init"],
     ["_commands", "_demo", "_info", "_plots", "cli"],

@@ -1,0 +1,42 @@
+"""Screened campaigns: cheap surrogate moments for the whole pool, exact ones for the few candidates that can be picked.
+
+Part of the moments stage: it decides which candidates get exact moments. The selection runs on exact scores, by the backend.
+"""
+
+from __future__ import annotations
+
+from nc_fast._arrays import like
+from nc_fast._dispatch import Backend
+from nc_fast._moments import Batch, MomentsStage
+from nc_fast._progress import Report
+from nc_fast._selection import Greedy
+from nc_fast._slices import is_sliced
+from nc_fast.screening.problem import Problem, Rules, problem
+from nc_fast.screening.screen import Screened, screen
+from nc_fast.types import Array, Certificate, Picks, Scores
+
+__all__ = ["Problem", "Rules", "Screened", "problem", "screen", "screened"]
+
+
+def screened(
+    stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules: Rules, report: Report | None, *, resumable: bool
+) -> tuple[Scores | None, Greedy | None, Certificate]:
+    """Return scores of which only those fit to be picked are live, the greedy loop with the pool's quota, and the certificate.
+
+    Without scores (None), exact moments of the whole pool are to be taken, and the certificate says why.
+    """
+    found: Screened | str
+    if resumable or is_sliced(batch.X):
+        found = "screening reads the samples more than once, which a checkpoint or X in slices does not allow"
+    else:
+        found = screen(problem(stage, batch, W, backend, rules, report))
+    if isinstance(found, str):
+        return None, None, Certificate.all_exact(W.shape[1], found)
+    shares = backend.place(W, found.quota)
+
+    def greedy(W: Array, score: Array, pool: Array, quota: Array, *, report: Report | None) -> Picks:
+        picks: Picks = backend.select(W, score, pool, shares, report=report)
+        return picks
+
+    scores = Scores(*(like(W, array) for array in (found.scores.score, found.scores.group, found.eligible)), found.scores.classes)
+    return scores, greedy, found.certificate

@@ -1,0 +1,113 @@
+"""What the greedy selection would have asked of a candidate it did not see: geometry of the picks, no samples.
+
+A candidate left out is picked exactly if at some step its gain reaches the gain of the step's pick. Its ratio at that step
+depends on weights only and is known, so every (candidate, group) has an exact threshold for its score.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nc_fast.types import RANK_TOLERANCE
+
+BLOCK_COLUMNS = 2048
+STEPS_LOOKED_AT = 128  # of a long path, when contenders are compared under many weights
+CONTENDERS = 48  # of a group, nearest to being picked
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """The picks of one group in order, and the spans they left.
+
+    Attributes
+    ----------
+    picks : (T,) columns.
+    gains : (T,), at the moment of picking.
+    bases : of every stretch between restarts, the orthonormal (D, n) that its n picks span, in order.
+    """
+
+    picks: np.ndarray
+    gains: np.ndarray
+    bases: list[np.ndarray]
+
+    @staticmethod
+    def of(picks: np.ndarray, gains: np.ndarray, W: np.ndarray) -> Path:
+        """Rebuild the spans from the picks' weights W (D, T)."""
+        bases: list[np.ndarray] = []
+        basis = np.empty((W.shape[0], 0))
+        for w in _unit_columns(W).T:
+            left = _outside(basis, w)
+            if np.linalg.norm(left) <= RANK_TOLERANCE:
+                bases.append(basis)
+                basis, left = np.empty((W.shape[0], 0)), w
+            left = _outside(basis, left / np.linalg.norm(left))
+            basis = np.column_stack([basis, left / np.linalg.norm(left)])
+        return Path(picks, gains, [*bases, basis])
+
+    def ratios(self, W: np.ndarray) -> np.ndarray:
+        """Return (T, n): the ratio of every column of W just before every pick."""
+        W = _unit_columns(W)
+        parts = []
+        for basis in self.bases:
+            taken = np.square(basis.T @ W)
+            before = np.cumsum(taken, axis=0) - taken
+            parts.append(np.sqrt(np.maximum(1 - before, 0)))
+        ratio = np.concatenate(parts)
+        return np.where(ratio <= RANK_TOLERANCE, 0, ratio)
+
+    def thresholds(self, W: np.ndarray) -> np.ndarray:
+        """Return (n,): the score from which each column of W (D, n) would have been picked instead of one of the picks."""
+        found = np.empty(W.shape[1])
+        gains = self.gains[:, None]
+        for first in range(0, W.shape[1], BLOCK_COLUMNS):
+            block = slice(first, first + BLOCK_COLUMNS)
+            ratio = self.ratios(W[:, block])
+            with np.errstate(divide="ignore"):
+                found[block] = np.where(gains > 0, gains / ratio, gains * ratio).min(axis=0)
+        return found
+
+    @property
+    def lowest(self) -> float:
+        """A threshold that holds for every candidate: no gain exceeds its score."""
+        return float(self.gains.min()) if len(self.gains) else np.inf
+
+
+def share_displaced(path: Path, picked: tuple[np.ndarray, np.ndarray], others: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """Return (n,) bool: under which of n scorings somebody else would be picked.
+
+    Parameters
+    ----------
+    picked, others : weights (D, T) and scores (n, T) of the picks; (D, U) and (n, U) of the contenders known exactly.
+    """
+    (W_picked, s_picked), (W_others, s_others) = picked, others
+    steps = np.unique(np.linspace(0, len(path.picks) - 1, STEPS_LOOKED_AT).astype(int))
+    own, foreign = path.ratios(W_picked)[steps], path.ratios(W_others)[steps]
+    nearest = np.argsort(-(_gain(s_others[0], foreign) - path.gains[steps, None]).max(axis=0))[:CONTENDERS]
+    foreign, s_others = foreign[:, nearest], s_others[:, nearest]
+    earlier = np.arange(len(path.picks)) < steps[:, None]
+    displaced = np.zeros(len(s_picked), bool)
+    if len(nearest):
+        for i, (mine, theirs) in enumerate(zip(s_picked, s_others, strict=True)):
+            # Order among the picks may change freely: at each step the best pick still to come defends.
+            best = np.where(earlier, -np.inf, _gain(mine, np.where(earlier, 1, own))).max(axis=1)
+            displaced[i] = (_gain(theirs, foreign).max(axis=1) > best).any()
+    return displaced
+
+
+def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.where(score >= 0, score * ratio, score / ratio)
+
+
+def _unit_columns(W: np.ndarray) -> np.ndarray:
+    W = W.astype(np.float64)
+    largest = np.abs(W).max(axis=0)
+    W /= np.where(largest > 0, largest, 1)
+    length = np.linalg.norm(W, axis=0)
+    return np.asarray(W / np.where(length > 0, length, 1))
+
+
+def _outside(basis: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.asarray(w - basis @ (basis.T @ w))

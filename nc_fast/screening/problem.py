@@ -1,0 +1,149 @@
+"""What is to be screened, and how a backend's moments stage is bound to parts of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nc_fast._arrays import as_numpy
+from nc_fast._dispatch import Backend
+from nc_fast._moments import Batch, MomentsStage
+from nc_fast._progress import Report
+from nc_fast._selection import nonzero_columns
+from nc_fast.criteria import Criterion
+from nc_fast.screening.surrogates import (
+    LINEAR_PLUS_RELU,
+    MAX_COMPONENTS,
+    MAX_RANK,
+    QUADRATURE_NODES,
+    ROWS_PER_COMPONENT,
+    SUBSAMPLE_ROWS,
+    fit_mixture,
+    rescaled,
+    stratified_rows,
+)
+from nc_fast.types import Array, ClassMoments, Picks
+
+SEED = 6
+COLUMNS_AT_ONCE = 8192  # of exact moments: bounds the copy of the weights
+ONE_PASS = "fp16"  # the GPU's cheapest precision: a third of the exact product
+NODE_FLOPS = 60  # of an activation at a quadrature node
+CLOSED_FORM_FLOPS = 300
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the picks are chosen by: arguments of :func:`nc_fast.campaign`."""
+
+    k: int
+    alpha: float
+    by_class: bool
+    criterion: Criterion | None
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A pool to be screened.
+
+    Attributes
+    ----------
+    shape : (D, M).
+    rules : how the picks are chosen.
+    weights : columns -> (D, n) NumPy array.
+    live : (M,) bool, which columns have a weight other than 0.
+    exact : columns -> their exact moments, NumPy.
+    surrogate : () -> surrogate moments of the whole pool, NumPy.
+    second : columns -> moments by another surrogate, or None.
+    pick : W, score, pool, quota -> Picks, the backend's selection.
+    overhead, second_cost : what the surrogates cost for the whole pool, in exact columns.
+    surrogate_name, second_name : in words.
+    """
+
+    shape: tuple[int, int]
+    rules: Rules
+    weights: Callable[[np.ndarray], np.ndarray]
+    live: np.ndarray
+    exact: Callable[[np.ndarray], ClassMoments]
+    surrogate: Callable[[], ClassMoments]
+    second: Callable[[np.ndarray], ClassMoments] | None
+    pick: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], Picks]
+    overhead: float
+    second_cost: float
+    surrogate_name: str
+    second_name: str = "a subsample of the samples"
+
+
+def problem(stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules: Rules, report: Report | None) -> Problem:
+    """Bind a checked campaign to its backend.
+
+    On a GPU the surrogate is the backend itself in its cheapest precision; elsewhere it is the Gaussian mixture, and a
+    subsample of the samples the alternative.
+    """
+    X, codes, classes, arguments = batch.X, batch.codes, batch.classes, stage.arguments
+    D, M = W.shape
+    N, C = len(codes), len(classes)
+    place = backend.place
+    samples, count = backend.samples(X), np.bincount(codes, minlength=C)
+    rng = np.random.default_rng(SEED)
+    done = 0
+
+    def moments(columns: np.ndarray | None, rows: np.ndarray | None = None, **more: Any) -> ClassMoments:
+        X_part, codes_part = (samples, codes) if rows is None else (samples[rows], codes[rows])
+        pool = W if columns is None else W[:, columns]
+        bias = arguments["bias"] if columns is None else arguments["bias"][columns]
+        given = {**arguments, "bias": bias, **more}
+        found = backend.class_moments(place(W, pool), X_part, place(W, codes_part), classes, **given)
+        return ClassMoments(classes, as_numpy(found.count), as_numpy(found.mean), as_numpy(found.m2))
+
+    def exact(columns: np.ndarray) -> ClassMoments:
+        nonlocal done
+        parts = []
+        for first in range(0, len(columns), COLUMNS_AT_ONCE):
+            part = columns[first : first + COLUMNS_AT_ONCE]
+            parts.append(moments(part))
+            done += len(part)
+            if report:
+                report(done, 0)
+        return ClassMoments(classes, count, *(np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("mean", "m2")))
+
+    def mixture() -> ClassMoments:
+        weights, bias = as_numpy(W), as_numpy(arguments["bias"])
+        dtype = np.result_type(weights, X) if X.dtype.kind == "f" else weights.dtype
+        return fit_mixture(samples, codes, classes, dtype, rng).moments(weights, bias, arguments["activation"])
+
+    def subsample(columns: np.ndarray) -> ClassMoments:
+        whole = len(columns) == M
+        return rescaled(moments(None if whole else columns, rows), count)
+
+    def pick(W_part: np.ndarray, score: np.ndarray, pool: np.ndarray, quota: np.ndarray) -> Picks:
+        found = backend.select(place(W, W_part), place(W, score), place(W, pool), place(W, quota))
+        return Picks(as_numpy(found.indices), as_numpy(found.gains), found.restarts)
+
+    rows = None if backend.takes_tensors else stratified_rows(codes, C, SUBSAMPLE_ROWS, rng)
+    small = rows is None or 4 * len(rows) > N
+    return Problem(
+        shape=(D, M),
+        rules=rules,
+        weights=lambda columns: as_numpy(W[:, columns]),
+        live=nonzero_columns(W),
+        exact=exact,
+        surrogate=(lambda: moments(None, precision=ONE_PASS)) if backend.takes_tensors else mixture,
+        second=None if small else subsample,
+        pick=pick,
+        overhead=M / 3 if backend.takes_tensors else _mixture_cost(N, D, M, count, arguments["activation"]),
+        second_cost=M * (0 if rows is None else len(rows)) / N,
+        surrogate_name=f"the whole data in {ONE_PASS}" if backend.takes_tensors else "a Gaussian mixture per class",
+    )
+
+
+def _mixture_cost(N: int, D: int, M: int, count: np.ndarray, activation: Any) -> float:
+    """Return what fitting and asking the mixture costs, in exact columns."""
+    rank = min(MAX_RANK, D)
+    components = int(np.clip(count // ROWS_PER_COMPONENT, 1, MAX_COMPONENTS).sum())
+    elementwise = CLOSED_FORM_FLOPS if activation in LINEAR_PLUS_RELU else QUADRATURE_NODES * NODE_FLOPS
+    fit = 8 * N * D * rank + 60 * D * rank * rank
+    ask = M * (4 * D * rank + components * (4 * D + 2 * rank * rank + elementwise))
+    return float((fit + ask) / (N * (2 * D + NODE_FLOPS)))

@@ -1,0 +1,77 @@
+"""How likely a surrogate's error is to be large: the upper tail of errors seen on candidates known exactly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+TAIL_SHARE = 0.15  # of the errors are the tail that the generalized Pareto distribution is fitted to
+HEAVIEST_SHAPE = 0.5
+SCALE_FLOOR = 0.2  # of the median scale: no error is believed to be known better
+
+
+@dataclass(frozen=True, eq=False)
+class Tail:
+    """Upper tail of a distribution: empirical, and beyond the upper 15 % generalized Pareto (peaks over threshold).
+
+    The shape is at least 0 (exponential): errors of an average over samples are lighter, so the tail is on the safe side.
+
+    Attributes
+    ----------
+    ordered : (n,), the errors, ascending.
+    threshold, scale, shape : of the generalized Pareto tail.
+    """
+
+    ordered: np.ndarray
+    threshold: float
+    scale: float
+    shape: float
+
+    @staticmethod
+    def of(errors: np.ndarray) -> Tail:
+        """Fit by probability-weighted moments (Hosking and Wallis, 1987)."""
+        ordered = np.sort(errors)
+        first = min(int((1 - TAIL_SHARE) * len(ordered)), len(ordered) - 2)
+        threshold = float(ordered[first])
+        excess = ordered[first + 1 :] - threshold
+        n = len(excess)
+        mean = float(excess.mean())
+        weighted = float(((n - np.arange(1, n + 1) + 0.65) / n * excess).mean())
+        shape, scale = 0.0, mean
+        if mean > 2 * weighted > 0:
+            estimate = 2 - mean / (mean - 2 * weighted)
+            shape = float(np.clip(estimate - 1 / np.sqrt(n), 0, HEAVIEST_SHAPE))
+            scale = mean * (1 - shape)
+        return Tail(ordered, threshold, max(scale, np.finfo(np.float64).tiny), shape)
+
+    def exceeds(self, x: np.ndarray) -> np.ndarray:
+        """Return the probability that an error exceeds x, with the (n + 1) correction of a conformal bound."""
+        n = len(self.ordered)
+        above = n - np.searchsorted(self.ordered, x, side="left")
+        beyond = np.maximum(x - self.threshold, 0) / self.scale
+        decay = np.exp(-beyond) if self.shape == 0 else (1 + self.shape * beyond) ** (-1 / self.shape)
+        return np.asarray(np.where(x > self.threshold, TAIL_SHARE * decay + decay / (n + 1), (above + 1) / (n + 1)))
+
+    def quantile(self, probability: float) -> float:
+        """Return the error exceeded with this probability, for the certificate."""
+        if probability >= TAIL_SHARE:
+            return float(np.quantile(self.ordered, 1 - probability))
+        odds = probability / TAIL_SHARE
+        return self.threshold + self.scale * (-float(np.log(odds)) if self.shape == 0 else (odds**-self.shape - 1) / self.shape)
+
+
+def regress(features: np.ndarray, target: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Fit ``target`` (n,) on ``features`` (p, M) at the n columns ``known``; return the prediction (M,) and its scale (M,).
+
+    The scale is linear in the features as well, fitted to the absolute residuals, and bounded below.
+    """
+    size = np.sqrt(np.mean(np.square(features), axis=1, keepdims=True))
+    features = features / np.where(size > 0, size, 1)
+    own = features[:, known]
+    penalty = 1e-8 * len(known) * np.eye(len(features))
+    coefficients = np.linalg.solve(own @ own.T + penalty, own @ target)
+    prediction = coefficients @ features
+    residual = np.abs(target - prediction[known]) * np.sqrt(len(known) / max(len(known) - len(features), 1))
+    spread = np.linalg.solve(own @ own.T + penalty, own @ residual) @ features
+    return prediction, np.maximum(spread, SCALE_FLOOR * np.median(residual) + np.finfo(np.float64).tiny)
