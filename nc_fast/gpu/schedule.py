@@ -107,7 +107,12 @@ def schedule(target: Target, arithmetic: Arithmetic, activation: str, *, special
         return Schedule(pure=tile, mixed=tile)
     depth = 128 // arithmetic.itemsize
     if arithmetic.number == "float64":
-        tile = Tile(64, 64, depth // 2, 4, 2) if target == "amd" else Tile(64, 64, depth, 8, 3)
+        if target == "amd":
+            tile = Tile(64, 64, depth // 2, 4, 2)
+        elif target == "nvidia":
+            tile = Tile(64, 32, depth, 4, 3)  # no double-precision tensor core
+        else:
+            tile = Tile(64, 64, depth, 8, 3)
         return Schedule(pure=tile, mixed=tile)
     if arithmetic.number == "float32" and arithmetic.dot == "ieee" and target != "amd":
         tile = Tile(64, 64, 16, 4, 3)  # no tensor core: larger tiles spill
@@ -166,5 +171,5 @@ def pack_constants(arithmetic: Arithmetic, *, low: bool) -> dict[str, Any]:
 
 
 def window_constants(window: int) -> dict[str, Any]:
-    """Return the compile-time arguments of ``kernels.select.window_greedy``: four places of the window a thread."""
-    return {"B": window, "ROWS": FACTOR_ROWS, "num_warps": max(window // 128, 1)}
+    """Return the compile-time arguments of ``kernels.select.window_greedy``: two places of the window a thread."""
+    return {"B": window, "ROWS": FACTOR_ROWS, "num_warps": max(window // 64, 1)}
