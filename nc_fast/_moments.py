@@ -87,14 +87,23 @@ class MomentsStage:
             return self._run(batch, report)
         n_samples = len(batch.codes)
         kept = None if checkpoint is None else self._checkpoint(checkpoint, samples=n_samples)
-        return self._merge(lambda done: self._slices(batch, done), kept, report, n_samples)
+        total = self._merge(lambda done: self._slices(batch, done), kept, report, n_samples)
+        return self.none(batch.classes) if total is None else total
 
     def run_batches(
-        self, batches: Iterable[tuple[Array, Array]], report: Report | None, checkpoint: str | os.PathLike[str] | None = None
+        self,
+        batches: Iterable[tuple[Array, Array]],
+        report: Report | None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        may_be_empty: bool = False,
     ) -> ClassMoments:
         """Return the moments of a stream of (X, y) batches; with a checkpoint, samples it has are read but not looked at."""
         kept = None if checkpoint is None else self._checkpoint(checkpoint)
-        return self._merge(lambda done: self._blocks(batches, done), kept, report, 0)
+        total = self._merge(lambda done: self._blocks(batches, done), kept, report, 0)
+        if total is None and not may_be_empty:
+            raise ValueError("X: expected at least one batch, got none")
+        return self.none(np.zeros(0)) if total is None else total
 
     def none(self, classes: np.ndarray) -> ClassMoments:
         """Return the moments of no samples."""
@@ -110,7 +119,7 @@ class MomentsStage:
 
     def _merge(
         self, blocks: Callable[[int], Iterator[Batch]], checkpoint: Checkpoint | None, report: Report | None, n_samples: int
-    ) -> ClassMoments:
+    ) -> ClassMoments | None:
         total, done = checkpoint.found() if checkpoint else (None, 0)
         if total is not None:
             total = ClassMoments(total.classes, *(like(self._W, array) for array in (total.count, total.mean, total.m2)))
@@ -121,9 +130,7 @@ class MomentsStage:
                 checkpoint.offer(total)
             if report:
                 report(total.n_samples, n_samples)
-        if total is None:
-            raise ValueError("X: expected at least one batch, got none")
-        if checkpoint:
+        if checkpoint and total is not None:
             checkpoint.save(total)
         return total
 

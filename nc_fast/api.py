@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from importlib import import_module
 from typing import Any
 
-from nc_fast import _checks, _dispatch, _selection, screening
+from nc_fast import _checks, _dispatch, _selection
 from nc_fast._arrays import array_namespace, like
 from nc_fast._moments import MomentsStage
 from nc_fast._progress import Progress, reporting
@@ -14,7 +15,7 @@ from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
 
 BACKEND_NAMES = ("auto", *_dispatch.BACKENDS)
-METHODS = ("exact", "screened")
+METHODS = ("exact",)
 
 
 def campaign(
@@ -33,6 +34,8 @@ def campaign(
     precision: str = "auto",
     progress: Progress = False,
     checkpoint: str | os.PathLike[str] | None = None,
+    process_group: Any = None,
+    shard: str = "samples",
 ) -> Campaign:
     """Pick the k best candidate neurons: moments -> score -> select.
 
@@ -58,9 +61,8 @@ def campaign(
         Share k over the classes the candidates belong to; otherwise pick from the whole pool at once.
     criterion : callable, optional
         Replaces the score: class moments -> (score (M,), group (M,)); see :mod:`nc_fast.criteria`. ``alpha`` is then unused.
-    method : "exact" or "screened"
-        "screened" scores a large pool by a surrogate and only those that may be picked exactly; the result's ``certificate``
-        says how sure it is that the picks are the exact method's (docs/screening.md).
+    method : "exact"
+        How the pool is scored.
     backend : "auto", "reference", "cpu" or "gpu"
         "auto" follows where W_candidates lives; a backend named never falls back.
     precision : "auto", "fp16", "tf32" or "ieee"
@@ -69,6 +71,13 @@ def campaign(
         True shows a bar (needs rich); a callable gets (done, total) of each stage.
     checkpoint : path, optional
         As in :func:`class_moments`: a call that was interrupted goes on from it, to the same picks.
+    process_group : torch.distributed.ProcessGroup, optional
+        Share the work with the group's other ranks, all of which make the same call; every rank gets the same picks
+        (docs/scale.md).
+    shard : "samples" or "candidates"
+        What is in parts, one a rank, in rank order, parts may differ in size or be empty: X and y, with the same
+        W_candidates everywhere; or W_candidates (and bias), with the same X and y, indices then counting through all parts
+        and ``candidates`` being this rank's.
 
     Returns
     -------
@@ -104,6 +113,10 @@ def campaign(
     >>> result.weights.shape, result.groups.tolist()
     ((8, 6), [0, 0, 1, 1, 2, 2])
     """
+    if process_group is not None:
+        distributed = import_module("nc_fast.distributed")
+        asked = distributed.Options(k, bias, activation, alpha, by_class, criterion, method, backend, precision, progress, checkpoint)
+        return distributed.campaign(W_candidates, X, y, asked, process_group, shard)  # type: ignore[no-any-return]
     chosen, W = _pool("W_candidates", W_candidates, backend)
     k = _checks.count("k", k, W.shape[1])
     _checks.choice("method", method, METHODS)
@@ -114,17 +127,11 @@ def campaign(
     batch = stage.check(X, y)
     if criterion is None:
         _checks.enough_classes(alpha, batch.classes)
-    certificate = greedy = scores = None
-    if method == "screened":
-        with reporting(progress, "screening") as report:
-            rules = screening.Rules(k, alpha, by_class, criterion)
-            scores, greedy, certificate = screening.screened(stage, batch, W, chosen, rules, report, resumable=checkpoint is not None)
-    if scores is None:
-        with reporting(progress, "moments") as report:
-            moments = stage.run(batch, report, checkpoint)
-        scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
+    with reporting(progress, "moments") as report:
+        moments = stage.run(batch, report, checkpoint)
+    scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
     with reporting(progress, "selection") as report:
-        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report, greedy)
+        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report)
     indices = chosen_ones.indices
     return Campaign(
         weights=W[:, indices],
@@ -149,7 +156,7 @@ def class_moments(
     precision: str = "auto",
     progress: Progress = False,
     checkpoint: str | os.PathLike[str] | None = None,
-        certificate=certificate,
+    process_group: Any = None,
 ) -> ClassMoments:
     """Return per-class count, mean and m2 of every candidate's activation ``act(X @ W + bias)``.
 
@@ -169,6 +176,9 @@ def class_moments(
         goes on after the samples it has, to the bits of a call that was never interrupted: arrays are read from there on,
         batches that are in it are read but not looked at. The samples and their order must be the same; the pool, bias,
         activation, backend and the length of X are checked. ``ClassMoments.load`` reads it.
+    process_group : torch.distributed.ProcessGroup, optional
+        X and y are this rank's part; every rank gets the moments of all (docs/scale.md). Checkpoints get the rank's number
+        in their names.
 
     Returns
     -------
@@ -191,6 +201,10 @@ def class_moments(
     >>> moments.mean.tolist(), moments.m2.tolist()  # relu is the default
     ([[2.0, 2.0]], [[2.0, 8.0]])
     """
+    if process_group is not None:
+        distributed = import_module("nc_fast.distributed")
+        asked = distributed.Options(None, bias, activation, None, True, None, None, backend, precision, progress, checkpoint)
+        return distributed.class_moments(W, X, y, asked, process_group)  # type: ignore[no-any-return]
     chosen, W = _pool("W", W, backend)
     stage = MomentsStage(chosen, W, bias, activation, precision)
     if y is not None:

@@ -76,10 +76,10 @@ class ClassMoments:
         if self.n_candidates != other.n_candidates:
             raise ValueError(f"ClassMoments: expected {self.n_candidates} candidates in both, got {other.n_candidates}")
         classes = np.union1d(self.classes, other.classes)
-        a, b = self._over(classes), other._over(classes)
+        a, b = self.over(classes), other.over(classes)
         return ClassMoments(classes, *chan_merge((a.count, a.mean, a.m2), (b.count, b.mean, b.m2)))
 
-    def _over(self, classes: np.ndarray) -> ClassMoments:
+    def over(self, classes: np.ndarray) -> ClassMoments:
         """Return these moments over a superset of the classes; added classes have count 0."""
         if np.array_equal(classes, self.classes):
             return self

@@ -23,10 +23,10 @@ LAYERS = [
     ["_moments", "_selection"],
     ["screening"],
     ["api"],
-    ["init"],
+    ["init", "distributed"],
     ["_commands", "_demo", "_info", "_plots", "cli"],
 ]
-HEAVY = {"torch": {"gpu", "init", "_info"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots"}, "numba": {"cpu"}}
+HEAVY = {"torch": {"gpu", "init", "distributed", "_info"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots"}, "numba": {"cpu"}}
 
 
 def layer_of(module):
