@@ -167,6 +167,7 @@ def test_progress_reaches_the_number_of_samples(backend, rng):
 
 
 def test_a_progress_bar_needs_no_more_than_true(rng, capsys):
+    pytest.importorskip("rich")
     W, X, y = CASES[0].draw(rng)
     nc_fast.class_moments(W, X, y, progress=True)
     nc_fast.class_moments(W, [(X, y)], progress=True)
