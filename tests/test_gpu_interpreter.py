@@ -75,7 +75,9 @@ def test_small_preactivations_keep_their_relative_accuracy(rng, activation):
     assert_close_to(run(W, X, codes, bias, activation), exact, 1e-6)
 
 
-@pytest.mark.parametrize(("counts", "D", "M"), [((16,), 16, 16), ((1,), 1, 1), ((1, 1, 1), 7, 5), ((3,) * 20, 5, 40), ((7, 0, 50), 33, 17)], ids=str)
+@pytest.mark.parametrize(
+    ("counts", "D", "M"), [((16,), 16, 16), ((1,), 1, 1), ((1, 1, 1), 7, 5), ((3,) * 20, 5, 40), ((7, 0, 50), 33, 17)], ids=str
+)
 def test_every_shape(rng, counts, D, M):
     W, X, codes, bias = problem(rng, counts, D, M)
     check(W, X, codes, bias, classes=np.arange(len(counts)))
@@ -526,3 +528,15 @@ def test_the_comparer_rejects_wrong_picks(rng, monkeypatch, small_windows, lie):
     monkeypatch.setattr(select, "window_greedy", _Greedy(select.window_greedy, **change))
     with pytest.raises(AssertionError):
         check_picks(*given)
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
+    import gpu_report
+
+    rows = gpu_report.main(["--tiny", "--out", str(tmp_path / "report.json")])
+    assert not [row for row in rows if row.stage == "failed"], capsys.readouterr().out
+    assert {"ceiling", "moments", "selection", "campaign", "agreement"} == {row.stage for row in rows}
+    assert (tmp_path / "report.json").stat().st_size > 1000

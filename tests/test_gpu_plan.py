@@ -91,7 +91,9 @@ def test_runs_are_short_where_the_pool_is_small():
 
 
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-@pytest.mark.parametrize("arithmetic", [Arithmetic("float16", True, True), Arithmetic("float32", dot="tf32"), Arithmetic("float64")], ids=str)
+@pytest.mark.parametrize(
+    "arithmetic", [Arithmetic("float16", True, True), Arithmetic("float32", dot="tf32"), Arithmetic("float64")], ids=str
+)
 @pytest.mark.parametrize("target", ["interpreter", "hopper", "ampere", "nvidia", "amd"])
 def test_both_kernels_share_candidates_and_depth(target, arithmetic, activation):
     chosen = schedule.schedule(target, arithmetic, activation)
