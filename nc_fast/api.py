@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from nc_fast import _checks, _dispatch, _selection
+from nc_fast import _checks, _dispatch, _selection, screening
 from nc_fast._arrays import array_namespace, like
 from nc_fast._moments import MomentsStage
 from nc_fast._progress import Progress, reporting
@@ -15,7 +15,7 @@ from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
 
 BACKEND_NAMES = ("auto", *_dispatch.BACKENDS)
-METHODS = ("exact",)
+METHODS = ("exact", "screened")
 
 
 def campaign(
@@ -61,8 +61,9 @@ def campaign(
         Share k over the classes the candidates belong to; otherwise pick from the whole pool at once.
     criterion : callable, optional
         Replaces the score: class moments -> (score (M,), group (M,)); see :mod:`nc_fast.criteria`. ``alpha`` is then unused.
-    method : "exact"
-        How the pool is scored.
+    method : "exact" or "screened"
+        "screened" scores a large pool by a surrogate and only those that may be picked exactly; the result's ``certificate``
+        says how sure it is that the picks are the exact method's (docs/screening.md).
     backend : "auto", "reference", "cpu" or "gpu"
         "auto" follows where W_candidates lives; a backend named never falls back.
     precision : "auto", "fp16", "tf32" or "ieee"
@@ -127,11 +128,17 @@ def campaign(
     batch = stage.check(X, y)
     if criterion is None:
         _checks.enough_classes(alpha, batch.classes)
-    with reporting(progress, "moments") as report:
-        moments = stage.run(batch, report, checkpoint)
-    scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
+    certificate = greedy = scores = None
+    if method == "screened":
+        with reporting(progress, "screening") as report:
+            rules = screening.Rules(k, alpha, by_class, criterion)
+            scores, greedy, certificate = screening.screened(stage, batch, W, chosen, rules, report, resumable=checkpoint is not None)
+    if scores is None:
+        with reporting(progress, "moments") as report:
+            moments = stage.run(batch, report, checkpoint)
+        scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
     with reporting(progress, "selection") as report:
-        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report)
+        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report, greedy)
     indices = chosen_ones.indices
     return Campaign(
         weights=W[:, indices],
@@ -142,6 +149,7 @@ def campaign(
         groups=chosen_ones.groups,
         restarts=chosen_ones.restarts,
         candidates=scores,
+        certificate=certificate,
     )
 
 
