@@ -1,5 +1,6 @@
 """Data for the tests of nc_fast.init."""
 
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -20,3 +21,14 @@ def blobs(*shape, n=120):
     size = torch.Size(shape).numel()
     X = torch.randn(n, size, generator=generator) + 2 * torch.randn(3, size, generator=generator)[y]
     return X.reshape(n, *shape), y
+
+
+@contextmanager
+def one_torch_thread():
+    """Small networks train fastest on one thread, by far when other processes are at work."""
+    found = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(found)

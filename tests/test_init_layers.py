@@ -5,10 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from init_cases import blobs
 from torch import nn
 from torch.nn.utils import prune
 
-from init_cases import blobs
 from nc_fast.init import campaign_
 from nc_fast.init._layers import AttentionOutput, BatchAxis, ConvLayer, ProjectionLayer, patches, spread_labels
 

@@ -1,15 +1,23 @@
 """Whole networks: initialized, in range, and trained a hundred steps."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
+from init_cases import images, one_torch_thread
 from torch import nn
 from torch.nn import functional
 
-from init_cases import images
 from nc_fast.init import campaign_
 
 STEPS = 100
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_torch_thread():
+        yield
 
 
 class Block(nn.Module):
@@ -57,7 +65,7 @@ class TransformerClassifier(nn.Module):
 
 def mlp(*widths):
     layers = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

@@ -149,13 +149,13 @@ def test_passes_batch_by_batch_find_what_one_pass_finds(bias, monkeypatch):
         (lambda X, y: (X, y[:5]), ValueError, r"data: expected X and y of one length, got X \(120, 6\) and y \(5,\)"),
         (lambda X, y: (X, y.float()), TypeError, r"data: expected y as integer, boolean or string labels, got float32; bin it first"),
         (lambda X, y: (X[:0], y[:0]), ValueError, "data: expected at least one sample, got none"),
-        (lambda X, y: [X, X], TypeError, "data: expected y as integer"),  # noqa: ARG005
-        (lambda X, y: [X], TypeError, r"data: batch 0: expected \(X, y\), got Tensor"),  # noqa: ARG005
-        (lambda X, y: [{"X": X}], TypeError, r"data: batch 0: expected a key 'labels', got \['X'\]"),  # noqa: ARG005
-        (lambda X, y: [], ValueError, "data: expected at least one batch, got none"),  # noqa: ARG005
+        (lambda X, y: [X, X], TypeError, "data: expected y as integer"),
+        (lambda X, y: [X], TypeError, r"data: batch 0: expected \(X, y\), got Tensor"),
+        (lambda X, y: [{"X": X}], TypeError, r"data: batch 0: expected a key 'labels', got \['X'\]"),
+        (lambda X, y: [], ValueError, "data: expected at least one batch, got none"),
         (lambda X, y: (X / 0, y), ValueError, r"data: X: expected finite numbers, got (inf|-inf|nan) at"),
         (lambda X, y: (X, y * 0), ValueError, "y: expected at least two classes when alpha < 1, got 1"),
-        (lambda X, y: 5, TypeError, "data: expected"),  # noqa: ARG005
+        (lambda X, y: 5, TypeError, "data: expected"),
     ],
 )
 def test_unusable_data_is_refused_before_any_work(data, error, message):

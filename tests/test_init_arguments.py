@@ -1,0 +1,88 @@
+"""Every wrong argument: one clear message before any work."""
+
+import pytest
+import torch
+from init_cases import blobs
+from torch import nn
+
+from nc_fast.init import campaign_
+
+CASES = [
+    ({"pool": 0}, ValueError, "pool: expected at least 1, got 0"),
+    ({"pool": 2.5}, TypeError, "pool: expected an integer, got 2.5"),
+    ({"pool": True}, TypeError, "pool: expected an integer, got True"),
+    ({"base": "kaiming"}, ValueError, r"base: expected one of .*, got 'kaiming'; did you mean"),
+    ({"base": "constant"}, ValueError, "base: expected one of"),
+    ({"base": 3}, TypeError, "base: expected one of"),
+    ({"base": nn.init.constant_}, TypeError, "base: expected a callable that needs only a tensor to fill"),
+    ({"base": lambda w: w.fill_(float("nan"))}, ValueError, "layer '0': W: expected finite numbers, got nan|bias: expected finite"),
+    ({"alpha": "linar"}, ValueError, "alpha: expected one of 'linear', got 'linar'; did you mean 'linear'"),
+    ({"alpha": 1.5}, ValueError, r"alpha: expected a number in \[0, 1\], got 1.5"),
+    ({"alpha": [0.5]}, ValueError, "alpha: expected 2 numbers, one for each of 0, 2, got 1"),
+    ({"alpha": [0.5, 3]}, ValueError, r"alpha: expected a number in \[0, 1\], got 3"),
+    ({"alpha": lambda _: 2.0}, ValueError, r"alpha: expected a number in \[0, 1\], got 2.0"),
+    ({"bias": "centre"}, ValueError, "bias: expected one of 'center', 'zeros', got 'centre'; did you mean 'center'"),
+    ({"bias": None}, TypeError, "bias: expected a number, got None"),
+    ({"bias": float("inf")}, ValueError, "bias: expected a finite number, got inf"),
+    ({"gain": 0}, ValueError, "gain: expected a number > 0, got 0"),
+    ({"gain": "1"}, TypeError, "gain: expected a number, got '1'"),
+    ({"max_samples": 1}, ValueError, "max_samples: expected at least 2, got 1"),
+    ({"max_samples": 10.0}, TypeError, "max_samples: expected an integer, got 10.0"),
+    ({"layers": "0"}, TypeError, "layers: expected a list of names or None, got '0'"),
+    ({"layers": ["fc"]}, ValueError, "layers: expected one of '0', '2', got 'fc'"),
+    ({"by_class": 1}, TypeError, "by_class: expected True or False, got 1"),
+    ({"criterion": "fischer"}, ValueError, "criterion: expected one of 'ib', 'fisher', got 'fischer'; did you mean 'fisher'"),
+    ({"criterion": 3}, TypeError, "criterion: expected one of"),
+    ({"method": "exakt"}, ValueError, "method: expected one of .*; did you mean 'exact'"),
+    ({"generator": 3}, TypeError, "generator: expected a torch.Generator or None, got int"),
+    ({"progress": 3}, TypeError, "progress: expected True, False or a callable, got int"),
+    ({"activations": "rellu"}, ValueError, "activation: expected one of .*; did you mean 'relu'"),
+    ({"activations": {"1": "relu"}}, ValueError, "activations: expected one of '0', '2', got '1'"),
+    ({"candidates": torch.ones(9, 6)}, TypeError, "candidates: expected a dict, layer name -> weight, got Tensor"),
+    ({"candidates": {"fc": torch.ones(9, 6)}}, ValueError, "candidates: expected one of '0', '2', got 'fc'"),
+    ({"candidates": {"0": 3}}, TypeError, r"candidates\['0'\]: expected a tensor \(M, 6\), or a pair .* got int"),
+    ({"candidates": {"0": torch.ones(9, 5)}}, ValueError, r"candidates\['0'\]: expected a tensor \(M, 6\), got shape \(9, 5\)"),
+    ({"candidates": {"0": torch.ones(3, 6)}}, ValueError, r"candidates\['0'\]: expected at least 7 rows, the layer's neurons, got 3"),
+    ({"candidates": {"0": torch.ones(9, 6).long()}}, TypeError, r"candidates\['0'\]: expected floating numbers, got torch.int64"),
+    ({"candidates": {"0": (torch.ones(9, 6), torch.ones(8))}}, ValueError, r"expected biases of shape \(M,\) = \(9,\), got \(8,\)"),
+    ({"candidates": {"0": torch.ones(9, 6) / 0}}, ValueError, r"candidates\['0'\]: expected finite numbers, got inf"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), CASES)
+def test_wrong_arguments_are_refused(arguments, error, message):
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    with pytest.raises(error, match=message):
+        campaign_(model, blobs(6), **arguments)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (3, TypeError, "model: expected a torch.nn.Module, got int"),
+        (nn.ReLU(), ValueError, "model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none"),
+        (nn.LazyLinear(3), ValueError, "model: expected initialized parameters, got lazy ones; call the model on a batch first"),
+        (nn.Linear(6, 3, device="meta"), ValueError, "model: expected parameters with storage, got the meta device"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_models_that_cannot_be_initialized(model, error, message):
+    with pytest.raises(error, match=message):
+        campaign_(model, blobs(6))
+
+
+def test_layers_are_named_by_the_module_they_are_in():
+    X, y = blobs(6)
+    model = nn.Sequential(nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 7)), nn.ReLU(), nn.Linear(7, 3))
+    before = model[2].weight.detach().clone()
+    report = campaign_(model, (X, y), layers=["0"])
+    assert [layer.name for layer in report.layers] == ["0.0", "0.2"]
+    assert torch.equal(before, model[2].weight)
+
+
+def test_a_single_layer_is_a_last_one():
+    X, y = blobs(6)
+    report = campaign_(nn.Linear(6, 3), (X, y))
+    assert [(layer.name, layer.alpha) for layer in report.layers] == [("model", 0)]

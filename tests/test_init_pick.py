@@ -1,0 +1,260 @@
+"""What is picked, how it is scored, and in which order it is installed."""
+
+import json
+from itertools import permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from init_cases import blobs
+from torch import nn
+
+import nc_fast
+from nc_fast.init import campaign_, fisher_scores
+from nc_fast.init._pick import assign, deal, output_of_class
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def net(classes=3, bias=True):
+    return nn.Sequential(nn.Linear(6, 7, bias=bias), nn.ReLU(), nn.Linear(7, classes))
+
+
+@pytest.mark.parametrize("bias", ["center", "zeros", 0.3])
+@pytest.mark.parametrize("alpha", [0.0, 0.6])
+def test_a_layer_gets_what_the_array_campaign_picks(bias, alpha):
+    X, y = blobs(6)
+    generator = seeded(3)
+    pool = torch.randn(70, 6, generator=generator)
+    offsets = {"center": -(pool @ X.mean(0)), "zeros": torch.zeros(70)}.get(bias, torch.full((70,), 0.3))
+    expected = nc_fast.campaign(pool.T, X, y, 7, bias=offsets, alpha=alpha)
+    model = net()
+    report = campaign_(model, (X, y), alpha=alpha, bias=bias, candidates={"0": pool})
+    assert sorted(report["0"].picks) == sorted(expected.indices.tolist())
+    picks = list(report["0"].picks)
+    assert torch.equal(model[0].weight, pool[picks])
+    np.testing.assert_allclose(model[0].bias.detach(), offsets[picks], atol=1e-5)
+    assert report["0"].score == pytest.approx(float(expected.scores.mean()), rel=1e-4)
+    assert report["0"].pool == 70
+
+
+def test_without_a_bias_parameter_scores_use_zero_and_the_report_says_so():
+    X, y = blobs(6)
+    pool = torch.randn(70, 6, generator=seeded(3))
+    expected = nc_fast.campaign(pool.T, X, y, 7, bias=0.0, alpha=0.5)
+    report = campaign_(net(bias=False), (X, y), alpha=0.5, candidates={"0": pool})
+    assert sorted(report["0"].picks) == sorted(expected.indices.tolist())
+    assert report["0"].notes == ("it has no bias parameter; scores use 0",)
+
+
+def test_given_biases_are_scored_and_kept():
+    X, y = blobs(6)
+    pool, offsets = torch.randn(40, 6, generator=seeded(3)), torch.randn(40, generator=seeded(4))
+    expected = nc_fast.campaign(pool.T, X, y, 7, bias=offsets, alpha=1.0)
+    model = net()
+    report = campaign_(model, (X, y), candidates={"0": (pool, offsets)}, layers=["0"])
+    picks = list(report["0"].picks)
+    assert sorted(picks) == sorted(expected.indices.tolist())
+    assert torch.equal(model[0].bias, offsets[picks])
+
+
+def test_before_batchnorm_neurons_are_compared_at_mean_0_and_std_1():
+    X, y = blobs(6)
+    pool = torch.randn(40, 6, generator=seeded(3))
+    model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))
+    scales = torch.logspace(-2, 2, 40)[:, None]
+    plain, scaled = (campaign_(model, (X, y), candidates={"0": p}, layers=["0"]) for p in (pool, pool * scales))
+    assert plain["0"].picks == scaled["0"].picks
+    assert not plain["0"].notes
+
+
+def test_centred_layers_have_mean_zero_and_gain_multiplies_weights():
+    X, y = blobs(6)
+    models = [net(), net()]
+    for model, gain in zip(models, (1.0, 0.5), strict=True):
+        report = campaign_(model, (X, y), gain=gain, max_samples=None, generator=seeded())
+        with torch.no_grad():
+            np.testing.assert_allclose(model[0](X).mean(0), 0, atol=1e-5)
+            np.testing.assert_allclose(model(X).mean(0), 0, atol=1e-5)
+        assert report["0"].after.mean == pytest.approx(0, abs=1e-5)
+    np.testing.assert_allclose(models[1][0].weight.detach(), 0.5 * models[0][0].weight.detach())
+
+
+@pytest.mark.parametrize(
+    ("alpha", "expected"),
+    [("linear", [1, 0.5, 0]), (0.3, [0.3] * 3), ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3]), (lambda t: t**2, [0, 0.25, 1])],
+)
+def test_alpha_by_depth(alpha, expected):
+    X, y = blobs(6)
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 7), nn.ReLU(), nn.Linear(7, 3))
+    assert [layer.alpha for layer in campaign_(model, (X, y), alpha=alpha).layers] == expected
+    if not isinstance(alpha, list):  # depth is the network's, whichever layers are initialized
+        assert campaign_(model, (X, y), alpha=alpha, layers=["2"])["2"].alpha == expected[1]
+
+
+@pytest.mark.parametrize("base", ["kaiming_normal", "xavier_uniform_", "orthogonal", "trunc_normal"])
+def test_draws_have_the_layer_s_own_fans(base):
+    X, y = blobs(40)
+    model = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 3))
+    shapes = []
+    function = getattr(nn.init, base.rstrip("_") + "_")
+
+    def watched(weight):
+        shapes.append(tuple(weight.shape))
+        return function(weight)
+
+    campaign_(model, (X, y), base=watched, pool=4, generator=seeded())
+    assert shapes == [(30, 40)] * 4 + [(3, 30)] * 4
+    named = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 3))
+    campaign_(named, (X, y), base=base, pool=4, generator=seeded())
+    assert torch.equal(model[0].weight, named[0].weight)
+
+
+def test_outputs_are_assigned_to_classes():
+    X, y = blobs(6)
+    for labels in (y, y + 5, torch.tensor([2, 0, 1])[y]):
+        model = net()
+        campaign_(model, (X, labels), generator=seeded())
+        with torch.no_grad():
+            means = torch.stack([model(X)[labels == c].mean(0) for c in labels.unique()])
+        np.testing.assert_array_equal(means.argmax(0), np.arange(3))
+
+
+def test_more_outputs_than_classes_and_labels_that_are_output_numbers():
+    X, y = blobs(6)
+    labels = torch.tensor([7, 1, 4])[y]
+    model = net(classes=9)
+    campaign_(model, (X, labels), generator=seeded())
+    with torch.no_grad():
+        out = model(X)
+    means = np.array([[float(out[labels == c, output].mean()) for output in (7, 1, 4)] for c in (7, 1, 4)])
+    assert np.trace(means) == max(means[np.arange(3), list(other)].sum() for other in permutations(range(3)))
+    free = [output for output in range(9) if output not in (7, 1, 4)]
+    assert float(out[:, free].abs().max()) > 0
+
+
+def test_one_output_for_two_classes_is_high_for_the_second():
+    X, y = blobs(6)
+    for seed in range(5):
+        model = net(classes=1)
+        campaign_(model, (X, y > 0), generator=seeded(seed))
+        with torch.no_grad():
+            assert model(X)[y > 0].mean() > model(X)[y == 0].mean()
+
+
+@given(st.integers(1, 6), st.integers(0, 4), st.integers(0, 2**32))
+def test_assignment_is_the_best_of_all(n_classes, spare, seed):
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(n_classes, n_classes + spare))
+    indices = np.arange(100, 100 + n_classes + spare)
+    outputs = rng.permutation(n_classes + spare)[:n_classes]
+    ordered = assign(indices, means, outputs)
+    assert sorted(ordered) == indices.tolist()
+    total = means[np.arange(n_classes), ordered[outputs] - 100].sum()
+    for _ in range(20):
+        other = rng.permutation(n_classes + spare)[:n_classes]
+        assert total >= means[np.arange(n_classes), other].sum() - 1e-9
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30))
+def test_dealing_takes_the_classes_in_turn_and_keeps_each_one_s_order(groups):
+    group = np.sort(groups)
+    indices = np.arange(len(group))
+    dealt = deal(indices, group)
+    assert sorted(dealt) == indices.tolist()
+    for c in set(groups):
+        assert np.all(np.diff(dealt[group[dealt] == c]) > 0)
+    first = group[dealt][: len(set(groups))]
+    assert len(set(first.tolist())) == len(first)
+
+
+def test_classes_stand_for_outputs():
+    assert output_of_class(np.array([0, 2]), 3).tolist() == [0, 2]
+    assert output_of_class(np.array([5, 9]), 3).tolist() == [0, 1]
+    assert output_of_class(np.array(["cat", "dog"]), 2).tolist() == [0, 1]
+    assert output_of_class(np.arange(4), 3) is None
+
+
+@pytest.mark.parametrize("criterion", ["fisher", fisher_scores])
+def test_criteria_by_name_and_the_user_s_own(criterion):
+    X, y = blobs(6)
+    pool = torch.randn(40, 6, generator=seeded(3))
+    expected = nc_fast.campaign(pool.T, X, y, 7, bias=-(pool @ X.mean(0)), criterion=fisher_scores)
+    report = campaign_(net(), (X, y), criterion=criterion, candidates={"0": pool})
+    assert sorted(report["0"].picks) == sorted(expected.indices.tolist())
+
+
+def test_fisher_survives_a_perfect_and_a_dead_candidate():
+    y = np.array([0, 0, 1, 1])
+    X = np.array([[1.0, 2.0, 5.0], [1.0, 3.0, 5.0], [2.0, 4.0, 5.0], [2.0, 6.0, 5.0]])
+    score, group = fisher_scores(nc_fast.class_moments(np.eye(3), X, y))
+    assert score[0] == 2 * score[1] > 0
+    assert score[2] == 0
+    assert group.tolist() == [1, 1, 0]
+
+
+def test_by_class_off_leaves_outputs_unassigned():
+    X, y = blobs(6)
+    pool = torch.randn(40, 7, generator=seeded(3))
+    model = net()
+    report = campaign_(model, (X, y), by_class=False, candidates={"2": pool}, generator=seeded())
+    hidden = torch.relu(model[0](X)).detach()
+    expected = nc_fast.campaign(pool.T, hidden, y, 3, bias=-(pool @ hidden.mean(0)), activation="identity", alpha=0.0, by_class=False)
+    assert sorted(report["2"].picks) == sorted(expected.indices.tolist())
+
+
+def test_dead_picks_are_reported():
+    X, y = blobs(6)
+    report = campaign_(net(), (X, y), candidates={"0": torch.cat([torch.randn(4, 6), torch.zeros(5, 6)])})
+    assert report["0"].notes == ("3 of its neurons say nothing about the data: the pool had no more that do",)
+    assert report["0"].after.dead == pytest.approx(3 / 7)
+
+
+def test_the_report_prints_and_converts():
+    X, y = blobs(6)
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3), nn.Embedding(2, 2))
+    model[3].forward = lambda x: x
+    report = campaign_(model, (X, y), generator=seeded())
+    lines = str(report).splitlines()
+    assert lines[0].split()[:5] == ["layer", "kind", "activation", "alpha", "picks"]
+    assert lines[2].split()[:7] == ["0", "Linear", "relu", "1.00", "7", "of", "70"]
+    assert "120 samples of 3 classes" in str(report)
+    assert "! 3: kept as it was; campaigns know Linear" in str(report)
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert plain["layers"][0]["picks"] == list(report["0"].picks)
+    assert plain["layers"][1]["after"]["std"] == report["2"].after.std
+    assert plain["samples"] == 120
+    with pytest.raises(KeyError, match="not among the initialized layers"):
+        report["nowhere"]
+
+
+def test_a_jump_of_the_signal_is_a_warning():
+    X, y = blobs(6)
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
+    report = campaign_(model, (X, y), candidates={"2": 50 * torch.randn(30, 7)})
+    assert any(warning.startswith("2: pre-activation std is") for warning in report.warnings)
+
+
+def test_before_is_the_model_as_it_was_given():
+    X, y = blobs(6)
+    model = net()
+    with torch.no_grad():
+        model[0].bias.fill_(-100)
+        std, mean = torch.std_mean(model[0](X), correction=0)
+    report = campaign_(model, (X, y))
+    assert report["0"].before.mean == pytest.approx(float(mean), rel=1e-4)
+    assert report["0"].before.std == pytest.approx(float(std), rel=1e-3)
+    assert report["0"].before.dead == 1
+    assert report["2"].before.std < 1
+    assert report["0"].after.dead == 0
+
+
+def test_progress_counts_layers():
+    X, y = blobs(6)
+    seen = []
+    campaign_(net(), (X, y), progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 2), (2, 2)]
