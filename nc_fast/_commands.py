@@ -94,15 +94,12 @@ def demo(
     """Run a campaign on real data, on the NumPy reference and on the CPU backend, and show what it found."""
     from nc_fast import _demo, data
 
-    if data_dir and npz:
-        raise ValueError("--data-dir and --npz: expected one of them, got both")
-    if data_dir and not data_dir.is_dir():
-        raise ValueError(f"--data-dir: expected a folder, got {data_dir}")
+    source = _source(data_dir, npz)
     settings = _demo.Settings(pool=pool, k=k, alpha=alpha, activation=activation, seed=seed)
     _writable("--out", out)
     console = _console()
     with _plain_warnings():
-        dataset = data.load(data_dir or npz)
+        dataset = data.load(source)
         with console.status("") as status:
             result = _demo.run(dataset, settings, max_samples=max_samples, announce=lambda stage: status.update(f"{stage} ..."))
             status.update("picture ...")
@@ -110,6 +107,56 @@ def demo(
                 _demo.picture(result, file)
     console.print(*_demo.tables(result), sep="\n")
     console.print(f"picture: {out}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def compare(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of IDX files: MNIST, Fashion-MNIST. Without it, digits.")] = None,
+    npz: Annotated[Path | None, typer.Option(help="An .npz file with X (N, D) or (N, height, width), y (N,), and X_test, y_test.")] = None,
+    networks: Annotated[str, typer.Option(help="Names with commas between: mlp2, mlp3, mlp5, cnn.")] = "mlp3",
+    init: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An initialization, as often as needed: normal, xavier, he, orthogonal, lsuv, original, he-center, he-center-assign, "
+            "campaign; options after a colon: he:gain=1.41, he:like=campaign (its scale), campaign:alpha=0.5,bias=zeros. "
+            "'all' for all. [default: he, campaign]",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Of training.")] = 10,
+    lr: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.1,
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 100,
+    target: Annotated[float, typer.Option(help="Test accuracy in percent that time is taken to.")] = 92.0,
+    eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first epoch.")] = 50,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one per core; one on a GPU]", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; an interrupted comparison goes on from there.")] = Path(
+        "nc_fast_compare"
+    ),
+) -> None:
+    """Train a network on the same batches from different initializations, and compare them with He's."""
+    from nc_fast.compare import _command
+    from nc_fast.compare.initializations import ALL, DEFAULT
+    from nc_fast.compare.plan import Plan
+
+    plan = Plan(
+        networks=tuple(networks.split(",")),
+        initializations=ALL if init == ["all"] else tuple(init or DEFAULT),
+        seeds=tuple(range(first_seed, first_seed + seeds)),
+        epochs=epochs,
+        lr=lr,
+        batch=batch,
+        target=target,
+        eval_every=eval_every,
+        device=device,
+    )
+    source = _source(data_dir, npz)
+    if (out.exists() and not out.is_dir()) or not out.resolve().parent.is_dir():
+        raise ValueError(f"--out: expected a folder, or a new one in a folder that exists, got {out}")
+    with _plain_warnings():
+        _command.compare(plan, source, jobs, out, _console())
 
 
 @app.command()
@@ -161,6 +208,15 @@ def info() -> None:
     width = max(len(name) for name, _ in found)
     for name, value in found:
         typer.echo(f"{name:<{width}}  {value}")
+
+
+def _source(data_dir: Path | None, npz: Path | None) -> Path | None:
+    """Return what to load the data from; None: digits."""
+    if data_dir and npz:
+        raise ValueError("--data-dir and --npz: expected one of them, got both")
+    if data_dir and not data_dir.is_dir():
+        raise ValueError(f"--data-dir: expected a folder, got {data_dir}")
+    return data_dir or npz
 
 
 def _console() -> Console:

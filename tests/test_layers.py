@@ -26,7 +26,7 @@ LAYERS = [
     ["init", "distributed"],
     ["_commands", "_demo", "_info", "_plots", "cli"],
 ]
-HEAVY = {"torch": {"gpu", "init", "distributed", "_info"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots"}, "numba": {"cpu"}}
+HEAVY = {"torch": {"gpu", "init", "compare", "distributed", "_info"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots", "compare"}, "numba": {"cpu"}}
 
 
 def layer_of(module):

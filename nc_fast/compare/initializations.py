@@ -1,0 +1,192 @@
+"""The initializations that are compared, by name and options: ``he``, ``he:gain=1.41``, ``campaign:alpha=0.5,bias=zeros``.
+
+To add one, write a function that takes (model, samples, generator) and its options by keyword, and put it into INITIALIZATIONS.
+Functions of torch.nn.init set weights; biases are 0 with them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import nc_fast.init
+from nc_fast import _checks
+from nc_fast.compare import original
+from nc_fast.compare.samples import Samples
+
+HE = "he"  # what everything is compared with
+PUBLISHED = "original"
+RELU_GAIN = 2**0.5
+LSUV_SAMPLES = 2000  # as many as a campaign looks at
+
+Initialize = Callable[[nn.Module, Samples, torch.Generator], None]
+
+
+def parse(spec: str) -> Initialize:
+    """Return the initialization that ``name`` or ``name:option=value,option=value`` asks for.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name or option, saying which there are.
+    ImportError
+        When it needs a package that is not installed.
+
+    Examples
+    --------
+    >>> parse("he:gian=2")
+    Traceback (most recent call last):
+        ...
+    ValueError: --init he: expected one of 'gain', 'like', got 'gian'; did you mean 'gain'?
+    """
+    name, _, text = spec.partition(":")
+    function = INITIALIZATIONS[_checks.choice("--init", name, INITIALIZATIONS)]
+    if name == "lsuv":
+        _lsuv()
+    known = (
+        OPTIONS_OF_CAMPAIGN
+        if name == "campaign"
+        else [p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
+    )
+    options = {}
+    for part in text.split(",") if text else ():
+        option, equals, value = part.partition("=")
+        if not equals or not value:
+            raise ValueError(f"--init {spec}: expected option=value, got {part!r}")
+        options[_checks.choice(f"--init {name}", option, known)] = _value(value)
+    if "like" in options:
+        parse(str(options["like"]))
+    return partial(function, **options)
+
+
+def he(model: nn.Module, samples: Samples, generator: torch.Generator, *, gain: float = 1.0, like: str | None = None) -> None:
+    """He normal weights; ``like``: each layer's rescaled to the root mean square that another initialization gives it."""
+    _fill(model, generator, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu").mul_(gain))
+    if like is not None:
+        other = deepcopy(model)
+        parse(like)(other, samples, generator)
+        with torch.no_grad():
+            for mine, theirs in zip(layers(model), layers(other), strict=True):
+                mine.weight.mul_(theirs.weight.norm() / mine.weight.norm())
+
+
+def normal(model: nn.Module, _: Samples, generator: torch.Generator, *, std: float = 0.01) -> None:
+    """Weights from N(0, std²)."""
+    _fill(model, generator, partial(nn.init.normal_, std=std))
+
+
+def xavier(model: nn.Module, _: Samples, generator: torch.Generator, *, gain: float = 1.0) -> None:
+    """Xavier normal weights."""
+    _fill(model, generator, partial(nn.init.xavier_normal_, gain=gain))
+
+
+def orthogonal(model: nn.Module, _: Samples, generator: torch.Generator, *, gain: float = RELU_GAIN) -> None:
+    """Orthogonal weights."""
+    _fill(model, generator, partial(nn.init.orthogonal_, gain=gain))
+
+
+def lsuv(model: nn.Module, samples: Samples, generator: torch.Generator) -> None:
+    """Layer-sequential unit variance, by the package ``lsuv`` with its defaults, on a random batch."""
+    with _seeded(generator, samples.X.device):
+        batch = samples.X[torch.randperm(len(samples.X))[:LSUV_SAMPLES].to(samples.X.device)]
+        _lsuv()(model, batch, verbose=False, device=batch.device)
+
+
+def campaign(model: nn.Module, samples: Samples, generator: torch.Generator, **options: Any) -> None:
+    """:func:`nc_fast.init.campaign_` with any of its options."""
+    nc_fast.init.campaign_(model, (samples.X, samples.y), generator=generator, **options)
+
+
+def he_center(model: nn.Module, samples: Samples, generator: torch.Generator) -> None:
+    """He weights and centred biases: a campaign with nothing to choose from."""
+    campaign(model, samples, generator, pool=1, by_class=False)
+
+
+def he_center_assign(model: nn.Module, samples: Samples, generator: torch.Generator) -> None:
+    """He weights, centred biases, and outputs assigned to classes."""
+    campaign(model, samples, generator, pool=1)
+
+
+def published(model: nn.Module, samples: Samples, generator: torch.Generator, *, pool: int = 5) -> None:
+    """The published program's recipe, see :mod:`nc_fast.compare.original`."""
+    if not isinstance(model, nn.Sequential):
+        raise TypeError(f"--init original: expected a Sequential of linear layers, got {type(model).__name__}")
+    with _seeded(generator, samples.X.device), torch.no_grad():
+        original.initialize(model, samples.X, samples.y, pool)
+
+
+INITIALIZATIONS: dict[str, Callable[..., None]] = {
+    "normal": normal,
+    "xavier": xavier,
+    HE: he,
+    "orthogonal": orthogonal,
+    "lsuv": lsuv,
+    PUBLISHED: published,
+    "he-center": he_center,
+    "he-center-assign": he_center_assign,
+    "campaign": campaign,
+}
+OPTIONS_OF_CAMPAIGN = ("pool", "base", "alpha", "bias", "gain", "max_samples", "by_class", "criterion", "method")
+DEFAULT = ("he", "campaign")
+ALL = (
+    "normal",
+    "xavier",
+    HE,
+    "he:like=campaign",
+    "he:like=original",
+    "orthogonal",
+    "lsuv",
+    "original",
+    "he-center",
+    "he-center-assign",
+    "campaign",
+)
+
+
+def layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:
+    """Return the layers that are initialized."""
+    return [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+
+
+def _fill(model: nn.Module, generator: torch.Generator, fill: Callable[[Tensor], Any]) -> None:
+    parameters = [(layer.weight, layer.bias) for layer in layers(model)]
+    with _seeded(generator, parameters[0][0].device), torch.no_grad():
+        for weight, bias in parameters:
+            fill(weight)
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+
+@contextmanager
+def _seeded(generator: torch.Generator, device: torch.device) -> Iterator[None]:
+    """Make torch's global generators follow ``generator`` inside the block, and find them unchanged after it."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _lsuv() -> Callable[..., nn.Module]:
+    try:
+        from lsuv import lsuv_with_singlebatch
+    except ImportError:
+        raise ImportError('--init lsuv: lsuv is not installed: pip install "nc_fast[demo]"') from None
+    return lsuv_with_singlebatch  # type: ignore[no-any-return]
+
+
+def _value(text: str) -> Any:
+    if "/" in text:
+        return [_value(part) for part in text.split("/")]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)

@@ -1,0 +1,117 @@
+"""What to compare: the arguments of one comparison, checked, and the runs they ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from nc_fast import _checks
+from nc_fast._version import __version__
+from nc_fast.compare.initializations import HE, PUBLISHED, parse
+from nc_fast.compare.networks import NETWORKS
+from nc_fast.compare.samples import Samples
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run: a network, an initialization, a seed."""
+
+    network: str
+    initialization: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a comparison's results.
+
+    Attributes
+    ----------
+    networks : tuple of str, names in NETWORKS
+    initializations : tuple of str, see :func:`nc_fast.compare.initializations.parse`; "he" must be among them
+    seeds : tuple of int
+    epochs, batch : int >= 1
+    lr : float > 0, of plain SGD
+    target : float, the test accuracy in percent that time is taken to
+    eval_every : int >= 1, steps between evaluations in the first epoch
+    device : str
+    """
+
+    networks: tuple[str, ...]
+    initializations: tuple[str, ...]
+    seeds: tuple[int, ...]
+    epochs: int = 10
+    lr: float = 0.1
+    batch: int = 100
+    target: float = 92.0
+    eval_every: int = 50
+    device: str = "cpu"
+
+    def check(self) -> None:
+        """Raise ValueError for what a run would only refuse after others have been trained."""
+        for network in self.networks:
+            _checks.choice("--networks", network, NETWORKS)
+        for initialization in self.initializations:
+            parse(initialization)
+        if HE not in self.initializations:
+            raise ValueError(
+                f"--init: expected {HE!r} among the initializations, everything is compared with it; got {', '.join(self.initializations)}"
+            )
+        for name, values in (("--networks", self.networks), ("--init", self.initializations), ("--seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected one or more different values, got {', '.join(map(str, values)) or 'none'}")
+        for name in ("epochs", "batch", "eval_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"--lr: expected a number > 0, got {self.lr}")
+        if not 0 < self.target <= 100:
+            raise ValueError(f"--target: expected a percentage in (0, 100], got {self.target:g}")
+        check_device(self.device)
+
+    def tasks(self) -> Iterator[Task]:
+        """Yield the runs, a seed at a time, so that what is finished can be compared."""
+        for seed in self.seeds:
+            for network in self.networks:
+                for initialization in self.suiting(network):
+                    yield Task(network, initialization, seed)
+
+    def suiting(self, network: str) -> Iterator[str]:
+        """Yield the initializations that exist for a network: the published recipe is for linear layers."""
+        for initialization in self.initializations:
+            if network != "cnn" or PUBLISHED not in initialization:
+                yield initialization
+
+    def steps(self, n_samples: int) -> int:
+        """Return the training steps of one run; incomplete batches are left out."""
+        return self.epochs * steps_per_epoch(self, n_samples)
+
+    def fingerprint(self, samples: Samples) -> dict[str, Any]:
+        """Return what two invocations must have in common for their runs to be of one comparison; plain JSON."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        total = float(samples.X.double().sum())
+        data = f"{samples.name}, {tuple(samples.X.shape)}, {tuple(samples.X_test.shape)}, {total:.6g}"
+        return {**plain, "data": data, "nc_fast": __version__, "torch": torch.__version__}
+
+
+def steps_per_epoch(plan: Plan, n_samples: int) -> int:
+    """Return how many batches an epoch has."""
+    return max(1, n_samples // plan.batch)
+
+
+def check_device(name: str) -> None:
+    """Raise ValueError when torch cannot compute there."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device: expected a device that torch can use, got {name!r}: {str(error).splitlines()[0]}") from None
+
+
+def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Sequence[str]:
+    """Return one phrase per setting that differs."""
+    names = dict.fromkeys([*theirs, *mine])
+    return [f"{name} {theirs.get(name)!r}, here {mine.get(name)!r}" for name in names if mine.get(name) != theirs.get(name)]

@@ -1,0 +1,80 @@
+"""The folder of one comparison: its settings, and a line per finished run, so that an interrupted one goes on."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nc_fast.compare.plan import Task, differing
+from nc_fast.compare.training import Point, Run
+from nc_fast.data import replacing
+
+SETTINGS, RUNS = "settings.json", "runs.jsonl"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder with settings.json and runs.jsonl."""
+
+    path: Path
+
+    @contextmanager
+    def opened(self, settings: Mapping[str, Any]) -> Iterator[list[Run]]:
+        """Make the folder, or take up what is in it; yield the runs that are finished. One process at a time.
+
+        Raises
+        ------
+        ValueError
+            When its runs were made with other settings, or another process is at work in it.
+        """
+        self.path.mkdir(exist_ok=True)
+        with (self.path / RUNS).open("ab") as held:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"--out: {self.path} is in use by another comparison") from None
+            self._settle(settings)
+            yield self._read()
+
+    def append(self, run: Run) -> None:
+        """Add a finished run: one write, so that an interruption leaves all of it or a last line that is not taken up."""
+        line = json.dumps(asdict(run)).encode() + b"\n"
+        with (self.path / RUNS).open("ab", buffering=0) as file:
+            file.write(line)
+            os.fsync(file.fileno())
+
+    def _settle(self, settings: Mapping[str, Any]) -> None:
+        path = self.path / SETTINGS
+        if path.exists():
+            try:
+                found = json.loads(path.read_text())
+            except ValueError:
+                raise ValueError(f"{path}: expected JSON, got damaged data; delete {self.path} or choose another --out") from None
+            others = differing(settings, found)
+            if others:
+                raise ValueError(f"--out: {self.path} holds runs with {'; '.join(others)}: delete it or choose another")
+        else:
+            with replacing(path) as file:
+                file.write(json.dumps(settings, indent=1).encode())
+
+    def _read(self) -> list[Run]:
+        path = self.path / RUNS
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # an interruption in the middle of a write
+            os.truncate(path, len(whole))
+        try:
+            return [_run(json.loads(line)) for line in whole.splitlines()]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path}: expected a run per line, got damaged data; delete {self.path} or choose another --out") from None
+
+
+def _run(plain: dict[str, Any]) -> Run:
+    curve = tuple(Point(**point) for point in plain.pop("curve"))
+    return Run(task=Task(**plain.pop("task")), curve=curve, **plain)

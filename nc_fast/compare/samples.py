@@ -1,0 +1,71 @@
+"""A data set as tensors on a device, with classes numbered and test samples set apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nc_fast.data import Dataset
+
+HELD_OUT = 5  # every fifth sample, where a data set has no test samples of its own
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Training and test samples.
+
+    Attributes
+    ----------
+    name : str
+    X, X_test : (N, D) and (n, D) float32
+    y, y_test : (N,) and (n,) int64, class numbers
+    n_classes : int
+    image_shape : (height, width), or None
+    """
+
+    name: str
+    X: Tensor
+    y: Tensor
+    X_test: Tensor
+    y_test: Tensor
+    n_classes: int
+    image_shape: tuple[int, int] | None
+
+
+def prepare(dataset: Dataset, device: str = "cpu") -> Samples:
+    """Return a data set's samples scaled to [0, 1]; without test samples of its own, every fifth is held out.
+
+    Raises
+    ------
+    ValueError
+        With fewer than two classes or five samples, or when a test label does not occur among the training labels.
+    """
+    dataset = dataset.scaled()
+    X, y, X_test, y_test = dataset.X_train, dataset.y_train, dataset.X_test, dataset.y_test
+    if X_test is None or y_test is None:
+        held_out = np.arange(len(X)) % HELD_OUT == HELD_OUT - 1
+        X, y, X_test, y_test = X[~held_out], y[~held_out], X[held_out], y[held_out]
+        if not len(X_test):
+            raise ValueError(f"{dataset.name}: expected at least {HELD_OUT} samples, got {len(X)}")
+    classes, numbers = np.unique(y, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(f"{dataset.name}: expected at least two classes, got {len(classes)}")
+    unknown = np.setdiff1d(y_test, classes)
+    if len(unknown):
+        raise ValueError(f"{dataset.name}: expected test labels that occur in training, got {unknown[0]}")
+    return Samples(
+        name=dataset.name,
+        X=_tensor(X, np.float32, device),
+        y=_tensor(numbers, np.int64, device),
+        X_test=_tensor(X_test, np.float32, device),
+        y_test=_tensor(np.searchsorted(classes, y_test), np.int64, device),
+        n_classes=len(classes),
+        image_shape=dataset.image_shape,
+    )
+
+
+def _tensor(array: np.ndarray, dtype: type, device: str) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype)).to(device)
