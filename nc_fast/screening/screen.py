@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -15,16 +16,24 @@ from nc_fast.screening.tail import Tail, regress
 from nc_fast.types import Certificate, ClassMoments, Scores
 
 PAYS = 0.5  # exact columns or their worth, of the pool: beyond, exact moments of all are about as cheap
-EXCLUSION_RISK = 0.004  # aimed at: probability that a candidate left out would have been picked
-WEIGHTS_RISK = 0.02  # aimed at: probability that the estimated weights of the score change the picks
+EXCLUSION_RISK = 0.01  # most that is accepted: probability that a candidate left out would have been picked
+EXCLUSION_AIM = 0.003  # what is left of it by the first shortlist, so that a second is rarely needed
+WEIGHTS_RISK = 0.03  # aimed at: probability that the estimated weights of the score change the picks
 QUOTA_RISK = 0.01  # aimed at: probability that the sizes of the groups share k otherwise
 AUDIT_BASE = 512
 AUDIT_PER_PICK = 0.5
 FIRST_GUESS = 3  # times the quota: how many of a group take part in the first, predicted selection
+NEGLIGIBLE = 0.1  # of the risk aimed at: candidates that together stay below it are not looked at one by one
 MAX_ROUNDS = 12
 DRAWS = 128
+CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
+DEARER = 0.25  # a second audit costs at most this much of what was spent
 SUBSAMPLE_GAIN = 0.6  # the subsample takes the mixture's place where its errors are this much smaller
 SEED = 6
+NEAR_CLASS = 30.0  # units behind the first class: errors within teach how often classes change places
+FEWEST_AUDITED = 64  # that stand for the rest
+FEWEST_ERRORS = 40  # that a tail is fitted to
+TINY = np.finfo(np.float64).tiny
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +79,8 @@ def screen(problem: Problem) -> Screened | str:
             pool.learn(np.flatnonzero(~pool.known))
             view = pool.view(predicted=False)
             break
-        pool.learn(more, view.risk)
+        pool.learn(more, view.key)
+        pool.audit_more(max(FEWEST_AUDITED - int((pool.audit & pool.rest).sum()), 0))
         view = pool.view(predicted=False)
         if view.settled and not len(view.wanted()) and (extra := view.audit_wanted()):
             pool.audit_more(extra)
@@ -98,6 +108,9 @@ class _Pool:
     def _set_surrogate(self, moments: ClassMoments) -> None:
         self.classes = moments.classes
         self.guessed_mean = moments.mean
+        self.guessed_deviation = np.sqrt(moments.m2 / np.maximum(moments.count, 1)[:, None]) + TINY
+        self.class_mean, self.class_scale = np.empty((2, *moments.mean.shape))
+        self.class_tail: Tail | None = None
         self.guessed = scoring.measures(moments)
         criterion = self.problem.rules.criterion
         if criterion is None:
@@ -110,8 +123,8 @@ class _Pool:
     def n_known(self) -> int:
         return int(self.known.sum())
 
-    def learn(self, columns: np.ndarray, risk: np.ndarray | None = None) -> None:
-        """Take exact moments of these columns; with ``risk`` (M,), whoever is as risky as they are leaves the audited rest."""
+    def learn(self, columns: np.ndarray, key: np.ndarray | None = None) -> None:
+        """Take exact moments of these columns; with the ``key`` (M,) they were chosen by, their likes leave the audited rest."""
         if not len(columns):
             return
         moments = self.problem.exact(columns)
@@ -124,8 +137,8 @@ class _Pool:
             found = apply_criterion(self.problem.rules.criterion, moments)
             self.score[columns], self.group[columns] = found.score, found.group
         self.rest[columns] = self.audit[columns]
-        if risk is not None:
-            self.rest &= ~(self.audit & (risk >= risk[columns].min()))
+        if key is not None:
+            self.rest &= ~(self.audit & (key >= key[columns].min()))
 
     def audit_more(self, n: int) -> None:
         """Draw candidates from the rest at random and take their exact moments."""
@@ -151,21 +164,33 @@ class _Pool:
             self.name = problem.second_name
 
     def class_errors(self) -> np.ndarray:
-        """Return errors of guessed differences between class means, in units of the candidate's spread within classes."""
-        found = []
-        for columns, moments in self._parts:
-            guessed = self.guessed_mean[:, columns]
-            top = guessed.argmax(axis=0)[None]
-            exact = moments.mean - np.take_along_axis(moments.mean, top, axis=0)
-            error = exact - (guessed - guessed.max(axis=0))
-            scaled = error / self.unit(columns)
-            keep = np.arange(len(guessed))[:, None] != top
-            found.append(scaled[keep])
-        return np.concatenate(found)
+        """Correct the guessed class means by regression on what is known; return errors of their differences, in units.
 
-    def unit(self, columns: np.ndarray | slice) -> np.ndarray:
-        """Return the scale of errors of class means, (n,)."""
-        return np.maximum(self.guessed[scoring.WITHIN, columns], np.finfo(np.float64).tiny)
+        Only classes near enough to be confused with the first are asked: errors of those far behind are not alike.
+        """
+        known = np.concatenate([columns for columns, _ in self._parts])
+        exact = np.concatenate([moments.mean for _, moments in self._parts], axis=1)
+        for c, mean in enumerate(exact):
+            own = np.stack([np.ones(len(self.known)), self.guessed_mean[c], self.guessed_deviation[c], *self.guessed])
+            correction, self.class_scale[c] = regress(own, mean - self.guessed_mean[c, known], known)
+            self.class_mean[c] = self.guessed_mean[c] + correction
+        self.first_class = self.class_mean.argmax(axis=0)
+        guessed, top = self.class_mean[:, known], self.first_class[known]
+        n = np.arange(len(known))
+        behind = guessed[top, n] - guessed
+        unit = np.stack([self.class_unit(known, g) for g in range(len(guessed))])
+        error = exact - exact[top, n] + behind
+        near = (np.arange(len(guessed))[:, None] != top) & (behind <= NEAR_CLASS * unit)
+        return np.asarray((error / unit)[near])
+
+    def class_unit(self, columns: np.ndarray, g: int) -> np.ndarray:
+        """Return (n,), the scale of the error of the difference between the mean of class g and that of the first class."""
+        return np.hypot(self.class_scale[g, columns], self.class_scale[self.first_class[columns], columns])
+
+    def class_behind(self, columns: np.ndarray, g: int) -> np.ndarray:
+        """Return (n,), how many units the mean of class g is behind the first class's."""
+        mean = self.class_mean
+        return np.asarray((mean[self.first_class[columns], columns] - mean[g, columns]) / self.class_unit(columns, g))
 
     def view(self, *, predicted: bool) -> _View:
         """Assess the state: score what is known, select, and ask of everybody else whether they could have been picked."""
@@ -179,8 +204,12 @@ class _View:
         self.pool = pool
         self.problem = problem = pool.problem
         self.known = pool.known.copy()
+        self.predicted = predicted
         self.totals: scoring.Totals | None = None
         self._score()
+        if problem.rules.by_class and self._groups_by_mean() and not self.known.all():
+            errors = pool.class_errors()
+            pool.class_tail = Tail.of(errors) if len(errors) >= FEWEST_ERRORS else None
         self._share()
         self._select(predicted)
         self._risks()
@@ -211,7 +240,7 @@ class _View:
 
     def _share(self) -> None:
         """Estimate the sizes of the groups, share k, and ask how sure the shares are."""
-        pool, k = self.pool, self.problem.rules.k
+        pool = self.pool
         G = len(pool.classes) if self.problem.rules.by_class else 1
         sizes = np.bincount(self.pooled[self.live], minlength=G).astype(np.float64)
         members = np.bincount(self.pooled[self.live & self.known], minlength=G)
@@ -225,14 +254,31 @@ class _View:
             flips = right.astype(np.float64) - np.equal.outer(np.arange(G), pool.guessed_group[audit])
             sizes += unknown * flips.mean(axis=1)
             deviation = unknown * np.sqrt(np.maximum(flips.var(axis=1), 0.25 / len(audit) ** 2) / len(audit))
-        sizes = np.maximum(np.rint(sizes), members).astype(np.int64)
+        self._settle_quota(sizes, deviation, members)
+        if self.quota_risk > 0 and pool.class_tail is not None:  # the audit leaves it open: ask every candidate
+            columns = np.flatnonzero(~self.known & self.live)
+            first = pool.first_class[columns]
+            sizes = members + np.bincount(first, minlength=G).astype(np.float64)
+            variance = np.zeros(G)
+            for g in range(G):
+                chance = np.where(first == g, 0, np.minimum(self._class_chance(columns, g), 0.5))
+                moved = np.bincount(first, weights=chance, minlength=G)
+                sizes[g] += chance.sum()
+                sizes -= moved
+                variance[g] += chance.sum()
+                variance += moved
+            self._settle_quota(sizes, np.sqrt(CORRELATED * variance), members)
+
+    def _settle_quota(self, estimate: np.ndarray, deviation: np.ndarray, members: np.ndarray) -> None:
+        k = self.problem.rules.k
+        sizes = np.maximum(np.rint(estimate), members).astype(np.int64)
         self.short = sizes.sum() < k
         self.quota = share_quota(sizes, min(k, int(sizes.sum())))
+        self.quota_risk = 0.0
         if deviation.any():
-            draws = np.random.default_rng(SEED).standard_normal((DRAWS, G)) * deviation
-            moved = np.maximum(np.rint(sizes + draws), members).astype(np.int64)
+            draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(sizes))) * deviation
+            moved = np.maximum(np.rint(estimate + draws), members).astype(np.int64)
             self.quota_risk = float(np.mean([(share_quota(row, min(k, int(row.sum()))) != self.quota).any() for row in moved]))
-        self.sizes = sizes
 
     def _select(self, predicted: bool) -> None:
         """Run the backend's selection on what is known; at first on the best predicted ones too."""
@@ -262,26 +308,20 @@ class _View:
         pool = self.pool
         M = len(self.score)
         self.risk = np.zeros(M)
-        self.class_tail: Tail | None = None
         outside = pool.rest & self.live if (~self.known).any() else np.zeros(M, bool)
         columns = np.flatnonzero(outside)
         if not len(columns):
             return
         self.tail = Tail.of(self.errors)
-        by_mean = self.problem.rules.by_class and self._groups_by_mean()
-        if by_mean:
-            self.class_tail = Tail.of(pool.class_errors())
-        negligible = 1e-3 * EXCLUSION_RISK / len(columns)
         guess = self._predicted()
         for g, path in enumerate(self.paths):
             if self.quota[g] == 0:
                 continue
             lowest = -np.inf if self.missing[g] else path.lowest
-            chance = self._class_chance(columns, g) if by_mean else np.ones(len(columns))
-            near = np.minimum(self.tail.exceeds((lowest - guess[columns]) / self.scale[columns]), chance) > negligible
+            chance = self._class_chance(columns, g)
+            bound = np.minimum(self.tail.exceeds((lowest - guess[columns]) / self.scale[columns]), chance)
+            near = _all_but_negligible(bound, NEGLIGIBLE * EXCLUSION_AIM / len(self.paths))
             mine, chance = columns[near], chance[near]
-            if not len(mine):
-                continue
             threshold = np.full(len(mine), -np.inf) if self.missing[g] else path.thresholds(self.problem.weights(mine))
             self.risk[mine] += np.minimum(self.tail.exceeds((threshold - guess[mine]) / self.scale[mine]), chance)
         self.risk = np.minimum(self.risk, 1)
@@ -299,10 +339,16 @@ class _View:
 
     def _class_chance(self, columns: np.ndarray, g: int) -> np.ndarray:
         """Return (n,): the probability that each candidate belongs to group g."""
-        assert self.class_tail is not None
-        mean = self.pool.guessed_mean
-        behind = (mean[:, columns].max(axis=0) - mean[g, columns]) / self.pool.unit(columns)
-        return np.where(behind == 0, 1, self.class_tail.exceeds(behind))
+        if self.pool.class_tail is None:
+            return np.ones(len(columns))
+        behind = self.pool.class_behind(columns, g)
+        return np.where(behind == 0, 1, self.pool.class_tail.exceeds(behind))
+
+    def _other_class(self, columns: np.ndarray) -> np.ndarray:
+        """Return (n,): the largest probability of a class other than the guessed one."""
+        guessed = self.pool.first_class[columns]
+        chances = [np.where(guessed == g, 0, self._class_chance(columns, g)) for g in range(len(self.pool.classes))]
+        return np.asarray(np.max(chances, axis=0))
 
     @property
     def exclusion_risk(self) -> float:
@@ -319,22 +365,24 @@ class _View:
         unknown = np.flatnonzero(~self.known)
         if not len(unknown):
             return unknown
+        self.key = self.risk
         order = unknown[np.argsort(-self.risk[unknown], kind="stable")]
         left = self.risk[order][::-1].cumsum()[::-1]
-        more = order[left > EXCLUSION_RISK] if left[0] > EXCLUSION_RISK or not self.settled else order[:0]
+        aim = EXCLUSION_AIM if self.predicted else EXCLUSION_RISK / 2
+        more = order[left > aim] if left[0] > EXCLUSION_RISK or not self.settled else order[:0]
         if self.quota_risk > QUOTA_RISK and len(more) == 0:
             more = self._undecided(order)
         return np.sort(more)
 
     def _undecided(self, unknown: np.ndarray) -> np.ndarray:
-        """Return the candidates nearest to another group: enough of them to expect no error among the others."""
-        if self.class_tail is None:
+        """Return the candidates most likely of another group than guessed: a twentieth of the pool at a time."""
+        if self.pool.class_tail is None:
             return unknown
-        mean = np.partition(self.pool.guessed_mean[:, unknown], -2, axis=0)
-        behind = (mean[-1] - mean[-2]) / self.pool.unit(unknown)
-        order = np.argsort(behind, kind="stable")
+        self.key = self._other_class(np.arange(len(self.score)))
+        order = np.argsort(-self.key[unknown], kind="stable")
         return unknown[order[: max(len(self.score) // 20, 64)]]
 
+    @cached_property
     def weights_risk(self) -> float:
         """Probability that the estimated weights of the score change who is picked."""
         if self.totals is None or not self.totals.covariance.any():
@@ -347,22 +395,23 @@ class _View:
             if not len(path.picks) or not len(others):
                 continue
             reach = np.argsort(-self.score[others], kind="stable")[: 4 * len(path.picks) + 64]
+            # The first row is the present weights: whoever leads there lost a tie.
             sides = [(self.problem.weights(columns), weight @ self.pool.measured[:, columns]) for columns in (path.picks, others[reach])]
-            changed |= share_displaced(path, sides[0], sides[1])[1:]
+            displaced = share_displaced(path, sides[0], sides[1])
+            changed |= displaced[1:] & ~displaced[0]
         return float(changed.mean())
 
     def audit_wanted(self) -> int:
-        """Return how many more candidates to audit so that the score's weights are known well enough; never more than are shortlisted."""
-        audited = int(self.pool.audit.sum())
-        most = max(int(self.known.sum()) - 2 * audited, 0)
-        risk = self.weights_risk()
+        """Return how many more candidates to audit so that the score's weights are known well enough."""
+        audited, risk = int(self.pool.audit.sum()), self.weights_risk
+        most = round(DEARER * self.pool.n_known)
         return min(most, round(audited * ((risk / WEIGHTS_RISK) ** 2 - 1))) if risk > WEIGHTS_RISK else 0
 
     def result(self, rounds: int) -> Screened:
         """Wrap up."""
         pool = self.pool
         exact = bool(self.known.all())
-        exclusion, weights = self.exclusion_risk, self.weights_risk()
+        exclusion, weights = self.exclusion_risk, self.weights_risk
         probability = 0.0 if exact else 1 - (1 - exclusion) * (1 - weights) * (1 - self.quota_risk)
         certificate = Certificate(
             pool=len(self.score),
@@ -380,6 +429,12 @@ class _View:
         )
         scores = Scores(self.score, self.group, self.live, pool.classes)
         return Screened(scores, self.known & self.live, self.quota, certificate)
+
+
+def _all_but_negligible(risk: np.ndarray, most: float) -> np.ndarray:
+    """Return the numbers of all risks but the smallest, whose sum stays below ``most``."""
+    order = np.argsort(risk, kind="stable")
+    return np.sort(order[int(np.searchsorted(np.cumsum(risk[order]), most)) :])
 
 
 def _error(exact: np.ndarray, guess: np.ndarray) -> float:

@@ -138,8 +138,8 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
     """
     count = np.bincount(codes, minlength=len(classes))
     rows = stratified_rows(codes, len(classes), FIT_ROWS, rng)
-    centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
     with single_threaded_blas():
+        centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
         projected = np.concatenate(
             list(ordered_map(lambda tile, _: (X[tile].astype(dtype) - centre) @ basis, _tiles(rows), thread_count()))
         )

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 TAIL_SHARE = 0.15  # of the errors are the tail that the generalized Pareto distribution is fitted to
-HEAVIEST_SHAPE = 0.5
+LIGHTEST_SHAPE, HEAVIEST_SHAPE = -0.1, 0.5  # a normal tail measures -0.12 here: averages over samples are no lighter
 SCALE_FLOOR = 0.2  # of the median scale: no error is believed to be known better
 
 
 @dataclass(frozen=True, eq=False)
 class Tail:
     """Upper tail of a distribution: empirical, and beyond the upper 15 % generalized Pareto (peaks over threshold).
-
-    The shape is at least 0 (exponential): errors of an average over samples are lighter, so the tail is on the safe side.
 
     Attributes
     ----------
@@ -41,7 +39,7 @@ class Tail:
         shape, scale = 0.0, mean
         if mean > 2 * weighted > 0:
             estimate = 2 - mean / (mean - 2 * weighted)
-            shape = float(np.clip(estimate - 1 / np.sqrt(n), 0, HEAVIEST_SHAPE))
+            shape = float(np.clip(estimate, LIGHTEST_SHAPE, HEAVIEST_SHAPE))
             scale = mean * (1 - shape)
         return Tail(ordered, threshold, max(scale, np.finfo(np.float64).tiny), shape)
 
@@ -50,7 +48,7 @@ class Tail:
         n = len(self.ordered)
         above = n - np.searchsorted(self.ordered, x, side="left")
         beyond = np.maximum(x - self.threshold, 0) / self.scale
-        decay = np.exp(-beyond) if self.shape == 0 else (1 + self.shape * beyond) ** (-1 / self.shape)
+        decay = np.exp(-beyond) if self.shape == 0 else np.maximum(1 + self.shape * beyond, 0) ** (-1 / self.shape)
         return np.asarray(np.where(x > self.threshold, TAIL_SHARE * decay + decay / (n + 1), (above + 1) / (n + 1)))
 
     def quantile(self, probability: float) -> float:
