@@ -128,7 +128,7 @@ def campaign_(
     >>> report = nc_fast.init.campaign_(model, (X, y), generator=generator)
     >>> [(layer.name, layer.activation, layer.alpha) for layer in report.layers]
     [('0', 'relu', 1.0), ('2', 'identity', 0.0)]
-    >>> bool((model(X).argmax(1) == y).float().mean() > 0.8)  # untrained
+    >>> bool((model(X).argmax(1) == y).float().mean() > 0.5)  # untrained; chance is 1/3
     True
     """
     started = perf_counter()
