@@ -11,15 +11,18 @@ import torch.multiprocessing as mp
 TIMEOUT = 20
 
 
-def _serve(rank, size, store, pipe):
+def _serve(rank, size, store, timeout, pipe):
     import torch
 
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    timeout = datetime.timedelta(seconds=TIMEOUT)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=timeout)
+    limit = datetime.timedelta(seconds=timeout)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=limit)
     while True:
-        function, arguments = pipe.recv()
+        try:
+            function, arguments = pipe.recv()
+        except EOFError:  # the tests are over
+            return
         try:
             answer = (True, function(rank, dist.group.WORLD, *arguments))
         except BaseException as error:
@@ -34,13 +37,13 @@ def _serve(rank, size, store, pipe):
 class Workers:
     """``size`` ranks; ``run(function, *arguments)`` calls ``function(rank, group, *arguments)`` on each of them."""
 
-    def __init__(self, size, store):
+    def __init__(self, size, store, timeout=TIMEOUT):
         context = mp.get_context("spawn")
         self.size = size
         self._pipes, self._processes = [], []
         for rank in range(size):
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, size, store, there), daemon=True)
+            process = context.Process(target=_serve, args=(rank, size, store, timeout, there), daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)

@@ -3,7 +3,18 @@
 ``nc_fast.campaign(..., process_group=group)`` comes here; so does :func:`nc_fast.class_moments`. See docs/scale.md.
 """
 
-from nc_fast.distributed._campaign import SHARDS, Options, campaign, class_moments
-from nc_fast.distributed._ranks import count_bytes
+from nc_fast.distributed._campaign import Options, campaign, class_moments
+from nc_fast.distributed._model import Machine, Problem, expected_bytes, expected_seconds
+from nc_fast.distributed._ranks import Traffic, count_traffic
 
-__all__ = ["SHARDS", "Options", "campaign", "class_moments", "count_bytes"]
+__all__ = [
+    "Machine",
+    "Options",
+    "Problem",
+    "Traffic",
+    "campaign",
+    "class_moments",
+    "count_traffic",
+    "expected_bytes",
+    "expected_seconds",
+]

@@ -74,7 +74,7 @@ def class_moments(W: Array, X: Array | Iterable[tuple[Array, Array]], y: Array |
         stage = MomentsStage(backend, pool, options.bias, options.activation, options.precision)
         return stage, None if y is None else _samples(stage, X, y, may_be_empty=True)
 
-    stage, batch = ranks.agree(prepare, lambda found: _same_pool(found[0], batches=y is None))
+    stage, batch = ranks.agree(prepare, lambda found: {"call": "class_moments", **_same_pool(found[0])})
 
     def run(report: Report | None) -> ClassMoments:
         kept = _own_checkpoint(ranks, options)
@@ -189,7 +189,7 @@ def _asked(ready: _Prepared, options: Options, shard: str) -> dict[str, Any]:
     """Return what has to be the same on all ranks in both modes."""
     criterion = None if options.criterion is None else getattr(options.criterion, "__name__", "a callable")
     return {
-        "shard": shard,
+        "call": f"campaign with shard={shard!r}",
         "W_candidates": f"{ready.W.shape[0]} features of {str(ready.W.dtype).removeprefix('torch.')}",
         "k": ready.k,
         "alpha": ready.alpha,
@@ -241,11 +241,11 @@ def _pools_over_ranks(ranks: Ranks, greedy: Callable[..., Picks]) -> Callable[..
             return greedy(W, score, pool, like(quota, np.where(owner == ranks.rank, picks_of, 0)), report=report)
 
         found = ranks.agree(own)
-        most = max(int(picks_of[owner == rank].sum()) for rank in range(ranks.size))
-        sent = np.zeros(most + 1, np.dtype([("index", np.int64), ("gain", np.float64)]))
+        total = int(picks_of.sum())
+        sent = np.zeros(total + 1, np.dtype([("index", np.int64), ("gain", np.float64)]))
         n_found = len(found.indices)
         sent["index"][:n_found], sent["gain"][:n_found] = as_numpy(found.indices), as_numpy(found.gains)
-        sent["index"][most] = found.restarts
+        sent["index"][total] = found.restarts
         everyone = ranks.all_gather_numpy(sent, "selection")
         place = np.zeros(ranks.size, np.int64)
         pieces = []
@@ -253,7 +253,7 @@ def _pools_over_ranks(ranks: Ranks, greedy: Callable[..., Picks]) -> Callable[..
             pieces.append(everyone[rank, place[rank] : place[rank] + picks])
             place[rank] += picks
         picked = np.concatenate(pieces)
-        return Picks(picked["index"].copy(), picked["gain"].copy(), int(everyone["index"][:, most].sum()))
+        return Picks(picked["index"].copy(), picked["gain"].copy(), int(everyone["index"][:, total].sum()))
 
     return shared
 

@@ -12,9 +12,9 @@ from nc_fast._arrays import as_numpy, is_tensor
 from nc_fast._progress import Report
 from nc_fast._selection import nonzero_columns, warn_of_dead
 from nc_fast.criteria import Criterion, apply_criterion, scores_of
-from nc_fast.distributed._greedy import Log, Shard, ShardedGreedy
+from nc_fast.distributed._greedy import Shard, ShardedGreedy
 from nc_fast.distributed._merge import gather_candidates
-from nc_fast.distributed._ranks import Ranks
+from nc_fast.distributed._ranks import Ranks, count_selection
 from nc_fast.quota import share_quota
 from nc_fast.types import Array, ClassMoments, Scores
 
@@ -30,7 +30,6 @@ class Picked:
     gains: np.ndarray
     groups: np.ndarray
     restarts: int
-    log: Log
 
 
 def score(ranks: Ranks, moments: ClassMoments, widths: list[int], alpha: float, criterion: Criterion | None) -> Scores:
@@ -62,11 +61,10 @@ def select(
     sizes = ranks.all_gather_numpy(np.bincount(pool[live], minlength=n_pools), "selection").sum(0)
     n_live = min(k, int(sizes.sum()))
     shard = Shard(columns, score, bias, group, pool, first)
-    greedy = ShardedGreedy(ranks, shard, share_quota(sizes, n_live), sizes)
-    picked, gains, restarts = greedy.run(report)
+    picked, gains, restarts = ShardedGreedy(ranks, shard, share_quota(sizes, n_live), sizes).run(report)
     if n_live < k:
         dead = ranks.all_gather_numpy(shard.records(np.flatnonzero(~live)[: k - n_live], k - n_live), "selection").reshape(-1)
-        greedy.log.records += k - n_live
+        count_selection(records=k - n_live)
         dead = dead[np.argsort(dead["index"])][: k - n_live]  # empty places have the largest index
         warn_of_dead(k, n_live, stacklevel=6)
         picked, gains = np.concatenate([picked, dead]), np.append(gains, np.zeros(k - n_live))
@@ -78,7 +76,6 @@ def select(
         gains=gains,
         groups=scores.classes[picked["group"]],
         restarts=restarts,
-        log=greedy.log,
     )
 
 

@@ -16,29 +16,13 @@ from typing import Any
 import numpy as np
 
 from nc_fast.distributed._members import Members, Span
-from nc_fast.distributed._ranks import Ranks
+from nc_fast.distributed._ranks import Ranks, count_selection
 from nc_fast.types import TIE_TOLERANCE
 
 WHAT = "selection"
 SHORTLIST_FACTOR = 2.0  # candidates sent at first, of a rank's even share of the picks
 LEAST_SHORTLIST = 4
 NONE = np.iinfo(np.int64).max
-
-
-@dataclass
-class Log:
-    """What was exchanged: the terms of the traffic model.
-
-    Attributes
-    ----------
-    headers : how many (pool, round) pairs had a header sent, per rank.
-    records : how many candidates, or places for one, were sent, per rank.
-    rounds : how many times ranks waited for each other.
-    """
-
-    headers: int = 0
-    records: int = 0
-    rounds: int = 0
 
 
 @dataclass
@@ -118,7 +102,6 @@ class ShardedGreedy:
     def __init__(self, ranks: Ranks, shard: Shard, quota: np.ndarray, sizes: np.ndarray) -> None:
         self._ranks = ranks
         self._shard = shard
-        self.log = Log()
         self._pools = []
         for p, picks in enumerate(quota):
             span = Span(len(shard.W))
@@ -159,9 +142,7 @@ class ShardedGreedy:
             place["kept_back"] = pool.own.n_left
         headers = self._ranks.all_gather_numpy(header, WHAT)
         sent = self._ranks.all_gather_numpy(np.concatenate(lists), WHAT)
-        self.log.headers += len(pools)
-        self.log.records += sent.shape[1]
-        self.log.rounds += 2
+        count_selection(headers=len(pools), records=sent.shape[1])
         ends = np.cumsum([len(shortlist) for shortlist in lists])
         for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
             _add_known(pool, sent[:, end - len(lists[number]) : end].reshape(-1))
@@ -181,8 +162,7 @@ class ShardedGreedy:
             best = self._largest(pools)
         lowest = [pool.own.columns[pool.own.tied(gain)[:1]] for pool, (gain, _) in zip(pools, best, strict=True)]
         sent = self._ranks.all_gather_numpy(np.concatenate([self._shard.records(columns, 1) for columns in lowest]), WHAT)
-        self.log.records += len(pools)
-        self.log.rounds += 1
+        count_selection(records=len(pools))
         for number, (pool, (gain, _)) in enumerate(zip(pools, best, strict=True)):
             known = pool.known.index[pool.known.tied(gain)]
             winner = min(int(sent["index"][:, number].min()), int(known[0]) if len(known) else NONE)
@@ -200,8 +180,7 @@ class ShardedGreedy:
             place["gain"] = max(pool.own.largest(), pool.known.largest())
             place["alive"] = pool.own.any_alive() or pool.known.any_alive()
         headers = self._ranks.all_gather_numpy(header, WHAT)
-        self.log.headers += len(pools)
-        self.log.rounds += 1
+        count_selection(headers=len(pools))
         gains, alive = headers["gain"].max(0).tolist(), headers["alive"].max(0).astype(bool).tolist()
         return list(zip(gains, alive, strict=True))
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,24 +20,44 @@ import torch.distributed as dist
 STATUS_BYTES = 4096  # of what a rank says of itself at once: an error, or what has to be the same everywhere
 MESSAGE_CHARACTERS = 400  # of six bytes each at most
 Result = TypeVar("Result")
-_counters: ContextVar[tuple[Counter[str], ...]] = ContextVar("counters", default=())
+
+
+@dataclass
+class Traffic:
+    """What a rank received from the others.
+
+    Attributes
+    ----------
+    received : "agreement", "labels", "moments", "scores", "selection" -> payload bytes; the transport's headers are not in it.
+    calls : collective calls, each of which all ranks wait for.
+    headers, records : with ``shard="candidates"``, how many pools' bounds and how many candidates each rank sent.
+    """
+
+    received: Counter[str] = field(default_factory=Counter)
+    calls: int = 0
+    headers: int = 0
+    records: int = 0
+
+
+_watched: ContextVar[tuple[Traffic, ...]] = ContextVar("watched", default=())
 
 
 @contextmanager
-def count_bytes() -> Iterator[Counter[str]]:
-    """Count, inside the block, the bytes that this rank receives from the others, by what they are for.
-
-    Yields
-    ------
-    Counter
-        "agreement", "labels", "moments", "scores", "selection" -> payload bytes; the transport's own headers are not in it.
-    """
-    counter: Counter[str] = Counter()
-    token = _counters.set((*_counters.get(), counter))
+def count_traffic() -> Iterator[Traffic]:
+    """Count, inside the block, what this rank receives; :func:`nc_fast.distributed.expected_bytes` is the model of it."""
+    traffic = Traffic()
+    token = _watched.set((*_watched.get(), traffic))
     try:
-        yield counter
+        yield traffic
     finally:
-        _counters.reset(token)
+        _watched.reset(token)
+
+
+def count_selection(headers: int = 0, records: int = 0) -> None:
+    """Add to what is counted of a selection over ranks."""
+    for traffic in _watched.get():
+        traffic.headers += headers
+        traffic.records += records
 
 
 class Ranks:
@@ -129,5 +150,6 @@ def _error(who: str, kind: str, message: str) -> Exception:
 
 
 def _count(what: str, n_bytes: int) -> None:
-    for counter in _counters.get():
-        counter[what] += n_bytes
+    for traffic in _watched.get():
+        traffic.received[what] += n_bytes
+        traffic.calls += 1
