@@ -23,6 +23,8 @@ from nc_fast.activations import ACTIVATIONS
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nc_fast.data import Dataset
+
 ARRAYS_WRITTEN = ("weights", "bias", "indices", "scores", "gains", "groups", "restarts")
 BAD_INPUT, INTERRUPTED = 2, 130
 ARRAYS_READ = "W (D, M) with neurons as columns, X (N, D), y (N,) and optionally bias, a number or (M,)"
@@ -89,9 +91,10 @@ def demo(
     activation: Activation = "relu",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the pool and of --max-samples.")] = 0,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Use at most this many samples, drawn at random.")] = None,
+    train: Annotated[bool, typer.Option(help="Also train a network from He and from a campaign; the curves go beside the picture.")] = True,
     out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("nc_fast_demo.png"),
 ) -> None:
-    """Run a campaign on real data, on the NumPy reference and on the CPU backend, and show what it found."""
+    """Run a campaign on real data, on the NumPy reference and on the CPU backend, show what it found, and train from there."""
     from nc_fast import _demo, data
 
     source = _source(data_dir, npz)
@@ -106,7 +109,25 @@ def demo(
             with data.replacing(out) as file:
                 _demo.picture(result, file)
     console.print(*_demo.tables(result), sep="\n")
+    if train:
+        _train_too(dataset, seed, out.with_name(f"{out.stem}_training.png"), console)
     console.print(f"picture: {out}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _train_too(dataset: Dataset, seed: int, out: Path, console: Console) -> None:
+    from nc_fast.compare import head_start
+    from nc_fast.data import replacing
+
+    with _plain_warnings(), console.status("") as status:
+        try:
+            result = head_start.train(dataset, seed, lambda stage: status.update(f"{stage} ..."))
+        except ValueError as error:
+            console.print(f"no training: {error}", soft_wrap=True, markup=False, highlight=False)
+            return
+        with replacing(out) as file:
+            result.picture(file)
+    console.print("", *(grid.rich() for grid in result.tables()), sep="\n")
+    console.print(f"training curves: {out}", soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()

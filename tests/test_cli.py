@@ -19,7 +19,7 @@ import nc_fast
 from nc_fast import _commands, _demo, _plots, cli, data
 
 ROOT = Path(__file__).resolve().parent.parent
-DIGIT_COUNTS = ["--pool", "200", "--k", "30"]
+DIGIT_COUNTS = ["--pool", "200", "--k", "30", "--no-train"]  # tests/test_compare.py trains
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ def test_demo_with_more_classes_than_rows_and_few_picks(rng):
 
 def test_demo_on_large_pictures_stays_small(rng):
     np.savez("large.npz", X=rng.integers(0, 256, (30, 200, 90), dtype=np.uint8), y=np.arange(30) % 2)
-    output = run("demo", "--npz", "large.npz", "--pool", 20, "--k", 4, "--max-samples", 12).stdout
+    output = run("demo", "--npz", "large.npz", "--pool", 20, "--k", 4, "--max-samples", 12, "--no-train").stdout
     assert "12 samples, 18000 features" in output
     assert max(imread("nc_fast_demo.png").shape) < 3000
 

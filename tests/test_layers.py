@@ -24,9 +24,17 @@ LAYERS = [
     ["screening"],
     ["api"],
     ["init", "distributed"],
+    ["compare"],
     ["_commands", "_demo", "_info", "_plots", "cli"],
 ]
-HEAVY = {"torch": {"gpu", "init", "compare", "distributed", "_info"}, "triton": {"gpu"}, "sklearn": {"data"}, "matplotlib": {"_plots", "compare"}, "numba": {"cpu"}}
+HEAVY = {
+    "torch": {"gpu", "init", "compare", "distributed", "_info"},
+    "triton": {"gpu"},
+    "sklearn": {"data"},
+    "matplotlib": {"_plots", "compare"},
+    "lsuv": {"compare"},
+    "numba": {"cpu"},
+}
 
 
 def layer_of(module):

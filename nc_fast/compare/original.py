@@ -40,12 +40,13 @@ def greedy(W: np.ndarray, score: np.ndarray, group: np.ndarray, k: int) -> np.nd
     picks = []
     for g, quota in enumerate(nc_fast.share_quota(np.bincount(group), k)):
         members = np.flatnonzero(group == g)
-        residual = W[:, members].astype(np.float32)
-        lengths = np.linalg.norm(residual, axis=0)
+        candidates = W[:, members]
+        lengths = np.linalg.norm(candidates, axis=0)
+        Q = np.zeros((len(W), 0), W.dtype)
         for _ in range(quota):
-            norms = np.linalg.norm(residual, axis=0)
-            best = int(np.argmax(score[members] * norms / lengths))
+            projected = candidates - Q @ (Q.T @ candidates)
+            norms = np.linalg.norm(projected, axis=0)
+            best = int(np.argmax(score[members] * (norms / lengths)))
             picks.append(members[best])
-            q = residual[:, best] / max(float(norms[best]), TINY)
-            residual -= np.outer(q, q @ residual)
+            Q = np.column_stack([Q, projected[:, best] / max(norms[best], W.dtype.type(TINY))])
     return np.array(picks, np.int64)

@@ -39,7 +39,7 @@ def curves(file: IO[bytes], runs: Sequence[Run], plan: Plan, data: str) -> None:
 
     networks = [network for network in plan.networks if any(run.task.network == network for run in runs)]
     columns = 2 if plan.epochs > 1 else 1
-    figure = Figure((1.6 + 5 * columns, 0.7 + 3.5 * len(networks)), dpi=DPI, layout="constrained", facecolor="white")
+    figure = Figure((2.6 + 4.6 * columns, 0.7 + 3.5 * len(networks)), dpi=DPI, layout="constrained", facecolor="white")
     panels = figure.subplots(len(networks), columns, squeeze=False)
     for network, row in zip(networks, panels, strict=True):
         steps = next(run.epoch_steps for run in runs if run.task.network == network)
@@ -49,13 +49,14 @@ def curves(file: IO[bytes], runs: Sequence[Run], plan: Plan, data: str) -> None:
         if columns == 2:
             _panel(row[1], runs, plan, network, _by_epoch)
             row[1].set(xlabel="epochs", ylabel="test error, %", title=f"{network}: all epochs")
+            row[1].xaxis.get_major_locator().set_params(integer=True)
             row[1].set_yscale("log")
             row[1].yaxis.set_minor_formatter("{x:g}")
             row[1].yaxis.set_major_formatter("{x:g}")
-    panels[0][0].legend(loc="lower right", fontsize=8, frameon=False)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
     n = len({run.task.seed for run in runs})
     figure.suptitle(
-        f"{data}: the same batches from different initializations; mean and standard error of {n} seed{'s' * (n > 1)}, lr {plan.lr:g}",
+        f"{data}: the same batches from different initializations; mean of {n} seed{'s' * (n > 1)}, lr {plan.lr:g}",
         fontsize=10,
         color=INK,
     )
@@ -95,7 +96,8 @@ def _panel(axes: Axes, runs: Sequence[Run], plan: Plan, network: str, points: Po
             label=name,
             marker="o" if len(x) == 1 else None,
         )
-        axes.fill_between(x, mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
+        if special:  # bands of all the others would hide each other
+            axes.fill_between(x, mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
     axes.grid(color="#e6e6e6", linewidth=0.6)
     axes.tick_params(colors=FAINT, labelsize=8)
     axes.title.set_fontsize(9.5)

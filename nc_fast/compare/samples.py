@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nc_fast.data import Dataset
 
-HELD_OUT = 5  # every fifth sample, where a data set has no test samples of its own
+HELD_OUT = 5  # every fifth sample, class by class, where a data set has no test samples of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +36,20 @@ class Samples:
 
 
 def prepare(dataset: Dataset, device: str = "cpu") -> Samples:
-    """Return a data set's samples scaled to [0, 1]; without test samples of its own, every fifth is held out.
+    """Return a data set's samples scaled to [0, 1]; without test samples of its own, a fifth of each class is held out.
 
     Raises
     ------
     ValueError
-        With fewer than two classes or five samples, or when a test label does not occur among the training labels.
+        With fewer than two classes, too few samples to hold some out, or when a test label does not occur among the training labels.
     """
     dataset = dataset.scaled()
     X, y, X_test, y_test = dataset.X_train, dataset.y_train, dataset.X_test, dataset.y_test
     if X_test is None or y_test is None:
-        held_out = np.arange(len(X)) % HELD_OUT == HELD_OUT - 1
+        held_out = _held_out(y)
+        if not held_out.any():
+            raise ValueError(f"{dataset.name}: expected at least {HELD_OUT} samples, in classes of two or more, got {len(y)}")
         X, y, X_test, y_test = X[~held_out], y[~held_out], X[held_out], y[held_out]
-        if not len(X_test):
-            raise ValueError(f"{dataset.name}: expected at least {HELD_OUT} samples, got {len(X)}")
     classes, numbers = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"{dataset.name}: expected at least two classes, got {len(classes)}")
@@ -65,6 +65,14 @@ def prepare(dataset: Dataset, device: str = "cpu") -> Samples:
         n_classes=len(classes),
         image_shape=dataset.image_shape,
     )
+
+
+def _held_out(y: np.ndarray) -> np.ndarray:
+    """Return which samples to test on, (N,) booleans; of a class at least one sample is left."""
+    _, numbers, sizes = np.unique(y, return_inverse=True, return_counts=True)
+    held_out = np.zeros(len(y), bool)
+    held_out[np.argsort(numbers, kind="stable")[HELD_OUT - 1 :: HELD_OUT]] = True
+    return np.asarray(held_out & (sizes[numbers] > 1))
 
 
 def _tensor(array: np.ndarray, dtype: type, device: str) -> Tensor:

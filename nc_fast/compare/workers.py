@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -81,7 +82,8 @@ def _side_by_side(plan: Plan, tasks: list[Task], source: PathLike | None, jobs: 
     pool = ProcessPoolExecutor(jobs, context, _start_worker, (_Shared(plan, source, threads, steps, stop),))
     done = 0
     with _terminated_with(pool, stop):
-        pending: set[Future[Run]] = {pool.submit(_work, task) for task in tasks}
+        with _ctrl_c_left_to_this_process():
+            pending: set[Future[Run]] = {pool.submit(_work, task) for task in tasks}
         while pending:
             finished, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
             if steps.value > done:
@@ -92,12 +94,37 @@ def _side_by_side(plan: Plan, tasks: list[Task], source: PathLike | None, jobs: 
 
 
 @contextmanager
+def _ctrl_c_left_to_this_process() -> Iterator[None]:
+    """Let processes that start inside the block ignore Ctrl-C, from their first moment."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    found = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, found)
+
+
+@contextmanager
 def _terminated_with(pool: ProcessPoolExecutor, stop: Any) -> Iterator[None]:
     try:
         yield
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread inside the block: fastest where the matrices are small."""
+    found = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(found)
 
 
 def cores() -> int:
@@ -126,7 +153,6 @@ _train: Callable[[Task], Run]  # of this worker process
 
 
 def _start_worker(shared: _Shared) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     torch.set_num_threads(shared.threads)
     threadpool_limits(shared.threads)
     samples = prepare(load(shared.source), shared.plan.device)
