@@ -34,9 +34,10 @@ def screened(
         return None, None, Certificate.all_exact(W.shape[1], found)
     shares = backend.place(W, found.quota)
 
-    def greedy(W: Array, score: Array, pool: Array, quota: Array, *, report: Report | None) -> Picks:
+    def greedy(W: Array, score: Array, pool: Array, quota: Array, *, report: Report | None) -> Picks:  # noqa: ARG001
         picks: Picks = backend.select(W, score, pool, shares, report=report)
         return picks
 
-    scores = Scores(*(like(W, array) for array in (found.scores.score, found.scores.group, found.eligible)), found.scores.classes)
+    score, group, live = (like(W, array) for array in (found.scores.score, found.scores.group, found.eligible))
+    scores = Scores(score, group, live, found.scores.classes)
     return scores, greedy, found.certificate

@@ -98,7 +98,7 @@ def share_displaced(path: Path, picked: tuple[np.ndarray, np.ndarray], others: t
 
 def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore"):
-        return np.where(score >= 0, score * ratio, score / ratio)
+        return np.asarray(np.where(score >= 0, score * ratio, score / ratio))
 
 
 def _unit_columns(W: np.ndarray) -> np.ndarray:

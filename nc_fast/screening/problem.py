@@ -111,7 +111,7 @@ def problem(stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules
 
     def mixture() -> ClassMoments:
         weights, bias = as_numpy(W), as_numpy(arguments["bias"])
-        dtype = np.result_type(weights, X) if X.dtype.kind == "f" else weights.dtype
+        dtype = np.result_type(weights, samples) if samples.dtype.kind == "f" else weights.dtype
         return fit_mixture(samples, codes, classes, dtype, rng).moments(weights, bias, arguments["activation"])
 
     def subsample(columns: np.ndarray) -> ClassMoments:

@@ -65,12 +65,13 @@ def relative_weights(totals: Totals, alpha: float, draws: np.ndarray) -> np.ndar
             moved = totals.value.copy()
             moved[i] *= 1 + DERIVATIVE_STEP
             jacobian[:, i] = (weights(moved, alpha) - centre) / (DERIVATIVE_STEP * value)
-    values, vectors = np.linalg.eigh(totals.covariance / np.outer(scale := np.sqrt(np.maximum(np.diag(totals.covariance), 1e-300)), scale))
+    scale = np.sqrt(np.maximum(np.diag(totals.covariance), np.finfo(np.float64).tiny))
+    values, vectors = np.linalg.eigh(totals.covariance / np.outer(scale, scale))
     root = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0))
     moved_weights = centre + draws @ (jacobian @ root).T
     anchor = SPREAD if alpha == 1 else WITHIN
     if centre[anchor] == 0:
-        return moved_weights
+        return np.asarray(moved_weights)
     return np.asarray(moved_weights * (centre[anchor] / moved_weights[:, anchor : anchor + 1]))
 
 

@@ -73,8 +73,10 @@ def screen(problem: Problem) -> Screened | str:
     while True:
         more = view.wanted()
         rounds += 1
-        if view.settled and not len(more):
-            break
+        if not len(more):
+            if view.settled:
+                break
+            more = np.flatnonzero(~pool.known)  # too few live candidates, or a group's quota that nobody seems to fill
         if rounds > MAX_ROUNDS or problem.overhead + pool.n_known + len(more) > PAYS * M:
             pool.learn(np.flatnonzero(~pool.known))
             view = pool.view(predicted=False)
@@ -185,7 +187,8 @@ class _Pool:
 
     def class_unit(self, columns: np.ndarray, g: int) -> np.ndarray:
         """Return (n,), the scale of the error of the difference between the mean of class g and that of the first class."""
-        return np.hypot(self.class_scale[g, columns], self.class_scale[self.first_class[columns], columns])
+        unit: np.ndarray = np.hypot(self.class_scale[g, columns], self.class_scale[self.first_class[columns], columns])
+        return unit
 
     def class_behind(self, columns: np.ndarray, g: int) -> np.ndarray:
         """Return (n,), how many units the mean of class g is behind the first class's."""
@@ -255,10 +258,11 @@ class _View:
             sizes += unknown * flips.mean(axis=1)
             deviation = unknown * np.sqrt(np.maximum(flips.var(axis=1), 0.25 / len(audit) ** 2) / len(audit))
         self._settle_quota(sizes, deviation, members)
-        if self.quota_risk > 0 and pool.class_tail is not None:  # the audit leaves it open: ask every candidate
+        if self.quota_risk > 0 and pool.class_tail is not None and self.live[audit].all():
+            # The audit leaves it open: ask every candidate how likely it is of another class.
             columns = np.flatnonzero(~self.known & self.live)
             first = pool.first_class[columns]
-            sizes = members + np.bincount(first, minlength=G).astype(np.float64)
+            sizes = (members + np.bincount(first, minlength=G)).astype(np.float64)
             variance = np.zeros(G)
             for g in range(G):
                 chance = np.where(first == g, 0, np.minimum(self._class_chance(columns, g), 0.5))
@@ -307,7 +311,7 @@ class _View:
         """Fill risk (M,): the probability that a candidate, were it known, would have been picked."""
         pool = self.pool
         M = len(self.score)
-        self.risk = np.zeros(M)
+        self.key = self.risk = np.zeros(M)
         outside = pool.rest & self.live if (~self.known).any() else np.zeros(M, bool)
         columns = np.flatnonzero(outside)
         if not len(columns):
@@ -324,7 +328,7 @@ class _View:
             mine, chance = columns[near], chance[near]
             threshold = np.full(len(mine), -np.inf) if self.missing[g] else path.thresholds(self.problem.weights(mine))
             self.risk[mine] += np.minimum(self.tail.exceeds((threshold - guess[mine]) / self.scale[mine]), chance)
-        self.risk = np.minimum(self.risk, 1)
+        self.key = self.risk = np.minimum(self.risk, 1)
 
     def _predicted(self) -> np.ndarray:
         """Return (M,) predicted scores, also of the known: the audit stands for the rest."""
@@ -354,7 +358,7 @@ class _View:
     def exclusion_risk(self) -> float:
         """Probability that somebody left out would have been picked."""
         left = self.risk[~self.known]
-        return float(-np.expm1(np.log1p(-np.minimum(left, 1 - 1e-12)).sum()))
+        return abs(float(np.expm1(np.log1p(-np.minimum(left, 1 - 1e-12)).sum())))
 
     @property
     def settled(self) -> bool:
@@ -365,7 +369,6 @@ class _View:
         unknown = np.flatnonzero(~self.known)
         if not len(unknown):
             return unknown
-        self.key = self.risk
         order = unknown[np.argsort(-self.risk[unknown], kind="stable")]
         left = self.risk[order][::-1].cumsum()[::-1]
         aim = EXCLUSION_AIM if self.predicted else EXCLUSION_RISK / 2

@@ -49,6 +49,7 @@ class Tail:
         above = n - np.searchsorted(self.ordered, x, side="left")
         beyond = np.maximum(x - self.threshold, 0) / self.scale
         decay = np.exp(-beyond) if self.shape == 0 else np.maximum(1 + self.shape * beyond, 0) ** (-1 / self.shape)
+        decay = np.maximum(decay, np.exp(-2 * beyond))  # no error is impossible
         return np.asarray(np.where(x > self.threshold, TAIL_SHARE * decay + decay / (n + 1), (above + 1) / (n + 1)))
 
     def quantile(self, probability: float) -> float:
