@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from nc_fast import _checks, api
+from nc_fast import _checks
 from nc_fast._progress import Progress
 from nc_fast.criteria import Criterion
 from nc_fast.init._activations import Activation
@@ -23,6 +23,7 @@ from nc_fast.init._layers import Layer
 from nc_fast.init._pick import Scorer
 
 CRITERIA = ("ib", "fisher")
+METHODS = ("exact",)  # screening is nc_fast.campaign's alone
 Alpha = str | float | Sequence[float] | Callable[[float], float]
 
 
@@ -72,7 +73,7 @@ def options(
     progress: Progress,
 ) -> Options:
     """Check all arguments that can be checked without looking at the model."""
-    _checks.choice("method", method, api.METHODS)
+    _checks.choice("method", method, METHODS)
     if criterion is not None and not callable(criterion):
         _checks.choice("criterion", criterion, CRITERIA)
     if generator is not None and not isinstance(generator, torch.Generator):
