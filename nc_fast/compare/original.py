@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import nc_fast
+from nc_fast._arrays import as_numpy
 
 TINY = 1e-30  # keeps a vanished residual from dividing 0 by 0, as in the original
 
@@ -28,8 +29,8 @@ def initialize(model: nn.Sequential, X: Tensor, y: Tensor, pool: int) -> None:
             is_last = layer is model[-1]
             moments = nc_fast.class_moments(W, X, labels, activation="identity" if is_last else "relu")
             scores = nc_fast.ib_scores(moments, alpha=1.0 if first else 0.0)
-            picks = greedy(W.cpu().numpy(), np.asarray(scores.score), np.asarray(scores.group), layer.out_features)
-            layer.weight.copy_(W.T[torch.from_numpy(picks)])
+            picks = greedy(as_numpy(W), as_numpy(scores.score), as_numpy(scores.group), layer.out_features)
+            layer.weight.copy_(W.T[torch.from_numpy(picks).to(W.device)])
             nn.init.zeros_(layer.bias)
             first = False
         X = layer(X)

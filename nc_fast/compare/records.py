@@ -39,8 +39,9 @@ class Folder:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"--out: {self.path} is in use by another comparison") from None
-            self._settle(settings)
-            yield self._read()
+            runs = self._read()
+            self._settle(settings, started=bool(runs))
+            yield runs
 
     def append(self, run: Run) -> None:
         """Add a finished run: one write, so that an interruption leaves all of it or a last line that is not taken up."""
@@ -49,13 +50,15 @@ class Folder:
             file.write(line)
             os.fsync(file.fileno())
 
-    def _settle(self, settings: Mapping[str, Any]) -> None:
+    def _settle(self, settings: Mapping[str, Any], *, started: bool) -> None:
         path = self.path / SETTINGS
-        if path.exists():
+        if started:
             try:
                 found = json.loads(path.read_text())
-            except ValueError:
-                raise ValueError(f"{path}: expected JSON, got damaged data; delete {self.path} or choose another --out") from None
+            except (OSError, ValueError):
+                raise ValueError(
+                    f"{path}: expected the settings of {RUNS}, got damaged data or none; delete {self.path} or choose another --out"
+                ) from None
             others = differing(settings, found)
             if others:
                 raise ValueError(f"--out: {self.path} holds runs with {'; '.join(others)}: delete it or choose another")
