@@ -26,6 +26,8 @@ FIRST_GUESS = 3  # times the quota: how many of a group take part in the first, 
 NEGLIGIBLE = 0.1  # of the risk aimed at: candidates that together stay below it are not looked at one by one
 MAX_ROUNDS = 12
 DRAWS = 128
+SELECTIONS = 40  # instead, where whole selections are needed
+ORDER_MATTERS = 4  # a group's picks times this exceed D: what is picked first changes the ratios of what follows
 CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
 DEARER = 0.25  # a second audit costs at most this much of what was spent
 SUBSAMPLE_GAIN = 0.6  # the subsample takes the mixture's place where its errors are this much smaller
@@ -388,10 +390,13 @@ class _View:
     @cached_property
     def weights_risk(self) -> float:
         """Probability that the estimated weights of the score change who is picked."""
-        if self.totals is None or not self.totals.covariance.any():
+        if self.totals is None or not self.totals.covariance.any() or not self.settled:
             return 0.0
-        draws = np.random.default_rng(SEED).standard_normal((DRAWS, 4))
+        reselect = max(len(path.picks) for path in self.paths) * ORDER_MATTERS > self.problem.shape[0]
+        draws = np.random.default_rng(SEED).standard_normal((SELECTIONS if reselect else DRAWS, 4))
         weight = scoring.relative_weights(self.totals, self.problem.rules.alpha, np.concatenate([np.zeros((1, 4)), draws]))
+        if reselect:
+            return float(np.mean([self._picks_differ(row) for row in weight[1:]])) if np.ptp(weight, axis=0).any() else 0.0
         changed = np.zeros(DRAWS, bool)
         for g, path in enumerate(self.paths):
             others = np.setdiff1d(np.flatnonzero(self.known & self.live & (self.pooled == g)), path.picks)
@@ -403,6 +408,16 @@ class _View:
             displaced = share_displaced(path, sides[0], sides[1])
             changed |= displaced[1:] & ~displaced[0]
         return float(changed.mean())
+
+    def _picks_differ(self, weight: np.ndarray) -> bool:
+        """Whether the backend picks somebody else with these weights: in few dimensions the order of picks decides the later ones."""
+        columns = np.flatnonzero(self.known & self.live)
+        picks = self.problem.pick(self._known_weights, weight @ self.pool.measured[:, columns], self.pooled[columns], self.quota)
+        return set(columns[np.asarray(picks.indices)]) != set(np.concatenate([path.picks for path in self.paths]))
+
+    @cached_property
+    def _known_weights(self) -> np.ndarray:
+        return self.problem.weights(np.flatnonzero(self.known & self.live))
 
     def audit_wanted(self) -> int:
         """Return how many more candidates to audit so that the score's weights are known well enough."""
