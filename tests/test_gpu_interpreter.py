@@ -23,7 +23,7 @@ from nc_fast.gpu.device import interpreting  # noqa: E402 - after the skips
 if not interpreting():
     pytest.skip("needs TRITON_INTERPRET=1 for the whole run", allow_module_level=True)
 
-from nc_fast.gpu import moments, plan, schedule, select  # noqa: E402
+from nc_fast.gpu import moments, plan, runtime, schedule, select  # noqa: E402
 from nc_fast.gpu.kernels import prepare  # noqa: E402
 from nc_fast.gpu.schedule import Arithmetic, Schedule, Tile  # noqa: E402
 
@@ -499,9 +499,9 @@ class _Greedy:
 
 def random_pool(rng):
     """Two of every vector, scores of both signs and close together, more picks than features."""
-    W, score = rng.normal(size=(12, 80)), rng.uniform(0.9, 1, 80) * np.where(np.arange(80) % 4, 1, -1)
-    W[:, 40:], score[40:] = W[:, :40], score[:40]
-    return W, score, np.zeros(80, np.int64), np.array([70])
+    W, score = rng.normal(size=(8, 44)), rng.uniform(0.9, 1, 44) * np.where(np.arange(44) % 4, 1, -1)
+    W[:, 22:], score[22:] = W[:, :22], score[:22]
+    return W, score, np.zeros(44, np.int64), np.array([38])
 
 
 def tie_across_the_border(_):
@@ -528,6 +528,26 @@ def test_the_comparer_rejects_wrong_picks(rng, monkeypatch, small_windows, lie):
     monkeypatch.setattr(select, "window_greedy", _Greedy(select.window_greedy, **change))
     with pytest.raises(AssertionError):
         check_picks(*given)
+
+
+# ------------------------------------------------------------------------------------------------------------- machine
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((9, 0), "hopper"), ((8, 0), "ampere"), ((8, 6), "nvidia"), ((12, 0), "nvidia")])
+def test_tiles_are_chosen_by_the_device(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert runtime.target(torch.device("cuda", 0)) == expected
+    monkeypatch.setattr(torch.version, "hip", "7.0")
+    assert runtime.target(torch.device("cuda", 0)) == "amd"
+
+
+def test_tensors_on_the_cpu_are_refused_without_the_interpreter(rng, monkeypatch):
+    monkeypatch.setattr(runtime, "InterpretedFunction", type(None))
+    with pytest.raises(ValueError, match="W: expected a tensor on a GPU, got one on cpu"):
+        run(*problem(rng))
+    with pytest.raises(ValueError, match="TRITON_INTERPRET=1"):
+        picks_of(np.eye(3), np.ones(3), np.zeros(3, np.int64), np.array([1]))
 
 
 # -------------------------------------------------------------------------------------------------------------- report

@@ -12,7 +12,7 @@ from typing import Any, Literal
 Target = Literal["interpreter", "hopper", "ampere", "nvidia", "amd"]
 
 GROUP = 16  # candidate blocks side by side: 16 x 128 x 1.6 KB of weights (D = 784) stay in a 50 MB L2
-NARROW_ACTIVATIONS = frozenset({"gelu", "softplus"})  # whose registers do not fit beside a 128 x 256 accumulator
+NARROW_ACTIVATIONS = frozenset({"gelu", "softplus"})  # whose registers do not fit beside the widest accumulators
 SPECIALIZE = False  # opt-in: 3 to 10 % predicted, never run on a device
 SPECIALIZE_TRITON = ((3, 6), (3, 7))  # from, before: the versions it compiles with (3.9 fails)
 PACK_ROWS, PACK_DEPTH = 32, 64  # reads of 128 to 256 bytes along either axis
@@ -117,16 +117,14 @@ def schedule(target: Target, arithmetic: Arithmetic, activation: str, *, special
     if arithmetic.number == "float32" and arithmetic.dot == "ieee" and target != "amd":
         tile = Tile(64, 64, 16, 4, 3)  # no tensor core: larger tiles spill
         return Schedule(pure=tile, mixed=tile)
+    narrow = activation in NARROW_ACTIVATIONS
     if target == "hopper":
-        narrow = activation in NARROW_ACTIVATIONS
         pure = Tile(128, 128 if narrow else 256, depth, 4 if specialize else 8, 4)
         return Schedule(pure=pure, mixed=Tile(128, 64 if narrow else 128, depth, 8, 3), tma=True, specialize=specialize)
     if target == "ampere":
-        tile = Tile(128, 128, depth, 8, 4)
-    elif target == "amd":
-        tile = Tile(128, 128, depth // 2, 8, 2)
-    else:
-        tile = Tile(128, 64, depth, 4, 3)  # 72 KiB: within the 99 KiB of consumer devices
+        return Schedule(pure=Tile(128, 128, depth, 8, 4), mixed=Tile(128, 64 if narrow else 128, depth, 8, 4))
+    # Other NVIDIA devices: 72 KiB, within the 99 KiB that consumer devices have
+    tile = Tile(128, 128, depth // 2, 8, 2) if target == "amd" else Tile(128, 64, depth, 4, 3)
     return Schedule(pure=tile, mixed=tile)
 
 
