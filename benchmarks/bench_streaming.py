@@ -7,14 +7,13 @@ python benchmarks/bench_streaming.py memory --folder SCRATCH         # 20 GB: a 
 from __future__ import annotations
 
 import json
-import resource
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import Annotated
 
 import numpy as np
 import typer
@@ -155,7 +154,8 @@ def one(path: Path, rows: int, pool: int, k: int, checkpoint: str) -> None:
     start = time.perf_counter()
     result = nc_fast.campaign(candidates(pool), X, labels(rows), k, bias=-0.1, checkpoint=checkpoint or None)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MEBIBYTE
+    # Not ru_maxrss: a child inherits its parent's.
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 / MEBIBYTE
     scores = result.scores.tobytes().hex()
     print(json.dumps({"seconds": seconds, "peak_MiB": peak, "picks": result.indices.tolist(), "scores": scores}))
 

@@ -17,6 +17,7 @@ import numpy as np
 import typer
 from typer.core import TyperGroup
 
+from nc_fast import _torchrun
 from nc_fast._version import __version__
 from nc_fast.activations import ACTIVATIONS
 
@@ -39,17 +40,21 @@ class OneLineErrors(TyperGroup):
             return super().invoke(ctx)
         except BrokenPipeError:  # the reader of our output has left; typer knows what to do
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
+            raised: BaseException = error
             line, code = "interrupted", INTERRUPTED
         except (ValueError, TypeError, OSError, MemoryError) as error:
             if ctx.params.get("traceback"):
                 raise
+            raised = error
             line, code = str(error) or type(error).__name__, BAD_INPUT
         except Exception as error:
             if not hasattr(error, "format_message"):  # not an error in the command line: typer's own exits, and defects
                 raise
+            raised = error
             line, code = f"{error.format_message()} (see {ctx.command_path} --help)", BAD_INPUT
-        typer.echo(f"nc-fast: {' '.join(line.split())}", err=True)
+        if _torchrun.speaks(raised):
+            typer.echo(f"nc-fast: {' '.join(line.split())}", err=True)
         raise typer.Exit(code)
 
 
@@ -190,18 +195,19 @@ def select(
     by_class: Annotated[bool, typer.Option(help="Share k over the classes, or pick from the whole pool at once.")] = True,
     backend: Annotated[str, typer.Option(help="auto, reference, cpu or gpu.")] = "auto",
 ) -> None:
-    """Run a campaign on the arrays of an .npz file and write the picks."""
+    """Run a campaign on the arrays of an .npz file and write the picks; under torchrun every process takes a share of X."""
     import nc_fast
     from nc_fast.data import read_npz, replacing
 
-    _writable("--out", out)
     console = _console()
-    with _plain_warnings():
-        arrays = read_npz(file, required=("W", "X", "y"), optional=("bias",))
+    with _plain_warnings(), _torchrun.process_group() as group:
+        _torchrun.agreed(group, lambda: _writable("--out", out))
+        arrays = _torchrun.agreed(group, lambda: read_npz(file, required=("W", "X", "y"), optional=("bias",)))
+        X, y = _torchrun.share(group, arrays)
         result = nc_fast.campaign(
             arrays["W"],
-            arrays["X"],
-            arrays["y"],
+            X,
+            y,
             k,
             bias=arrays.get("bias", 0.0),
             alpha=alpha,
@@ -209,7 +215,10 @@ def select(
             by_class=by_class,
             backend=backend,
             progress=console.is_terminal,
+            process_group=group,
         )
+        if _torchrun.rank() > 0:
+            return
         picks: dict[str, Any] = {name: getattr(result, name) for name in ARRAYS_WRITTEN}
         with replacing(out) as draft:
             np.savez(draft, **picks)
@@ -243,7 +252,7 @@ def _source(data_dir: Path | None, npz: Path | None) -> Path | None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(quiet=_torchrun.rank() > 0)
 
 
 def _writable(option: str, path: Path) -> None:
@@ -258,5 +267,5 @@ def _plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    for text in dict.fromkeys(str(warning.message) for warning in caught):
+    for text in dict.fromkeys(str(warning.message) for warning in caught if _torchrun.rank() == 0):
         print(f"nc-fast: warning: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201  (a command may print)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 
+from nc_fast._torchrun import rank
+
 EXTRAS = ("typer", "rich", "sklearn", "matplotlib")
 
 
@@ -13,9 +15,15 @@ def main() -> None:
     absent = [package for package in EXTRAS if find_spec(package) is None]
     if absent:
         sys.exit(f'nc-fast: {", ".join(absent)} not installed: pip install "nc_fast[demo]"')
+    if rank() > 0 and sys.argv[1:2] != ["select"]:
+        return  # torchrun's other processes: only select shares its work
     try:
         from nc_fast._commands import app
 
         app(prog_name="nc-fast")
     except KeyboardInterrupt:  # between commands; inside one the group answers
         sys.exit(130)
+
+
+if __name__ == "__main__":  # torchrun -m nc_fast.cli
+    main()

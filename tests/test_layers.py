@@ -25,10 +25,11 @@ LAYERS = [
     ["api"],
     ["init", "distributed"],
     ["compare"],
+    ["_torchrun"],
     ["_commands", "_demo", "_info", "_plots", "cli"],
 ]
 HEAVY = {
-    "torch": {"gpu", "init", "compare", "distributed", "_info"},
+    "torch": {"gpu", "init", "compare", "distributed", "_info", "_torchrun"},
     "triton": {"gpu"},
     "sklearn": {"data"},
     "matplotlib": {"_plots", "compare"},

@@ -5,12 +5,13 @@
 
 from nc_fast.distributed._campaign import Options, campaign, class_moments
 from nc_fast.distributed._model import Machine, Problem, expected_bytes, expected_seconds
-from nc_fast.distributed._ranks import Traffic, count_traffic
+from nc_fast.distributed._ranks import Ranks, Traffic, count_traffic
 
 __all__ = [
     "Machine",
     "Options",
     "Problem",
+    "Ranks",
     "Traffic",
     "campaign",
     "class_moments",

@@ -118,13 +118,13 @@ class Ranks:
         statuses = self._exchange(status)
         for rank, status_there in enumerate(statuses):
             if "message" in status_there:
-                raise _error(f"rank {rank}", status_there["kind"], status_there["message"]) from failed
+                raise _on_every_rank(_error(f"rank {rank}", status_there["kind"], status_there["message"])) from failed
         for rank, status_there in enumerate(statuses):
             theirs, first = status_there["facts"], statuses[0]["facts"]
             for name in dict.fromkeys((*first, *theirs)):
                 if theirs.get(name) != first.get(name):
                     expected = f"expected the same on every rank, {first.get(name)} as on rank 0"
-                    raise ValueError(f"{name}: {expected}, got {theirs.get(name)} on rank {rank}")
+                    raise _on_every_rank(ValueError(f"{name}: {expected}, got {theirs.get(name)} on rank {rank}"))
         return result
 
     def _exchange(self, status: str) -> list[dict[str, Any]]:
@@ -147,6 +147,12 @@ def _error(who: str, kind: str, message: str) -> Exception:
     if kind in ("TypeError", "ValueError"):
         return {"TypeError": TypeError, "ValueError": ValueError}[kind](f"{who}: {message}")
     return RuntimeError(f"{who}: {kind}: {message}")
+
+
+def _on_every_rank(error: Exception) -> Exception:
+    """Mark an error that all ranks raise alike, so that it can be printed once."""
+    error.on_every_rank = True  # type: ignore[attr-defined]
+    return error
 
 
 def _count(what: str, n_bytes: int) -> None:
