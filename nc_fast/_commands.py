@@ -169,7 +169,7 @@ def compare(
 
     plan = Plan(
         networks=tuple(networks.split(",")),
-        initializations=ALL if init == ["all"] else tuple(init or DEFAULT),
+        initializations=tuple(name for asked in init or DEFAULT for name in (ALL if asked == "all" else (asked,))),
         seeds=tuple(range(first_seed, first_seed + seeds)),
         epochs=epochs,
         lr=lr,
