@@ -36,26 +36,29 @@ class Path:
     def of(picks: np.ndarray, gains: np.ndarray, W: np.ndarray) -> Path:
         """Rebuild the spans from the picks' weights W (D, T)."""
         bases: list[np.ndarray] = []
-        basis = np.empty((W.shape[0], 0))
-        for w in _unit_columns(W).T:
-            left = _outside(basis, w)
+        rows = np.empty((len(picks), W.shape[0]))  # the basis, transposed: a pick appends a row
+        first = 0
+        for i, w in enumerate(np.ascontiguousarray(_unit_columns(W).T)):
+            left = _outside(rows[first:i], w)
             if np.linalg.norm(left) <= RANK_TOLERANCE:
-                bases.append(basis)
-                basis, left = np.empty((W.shape[0], 0)), w
-            left = _outside(basis, left / np.linalg.norm(left))
-            basis = np.column_stack([basis, left / np.linalg.norm(left)])
-        return Path(picks, gains, [*bases, basis])
+                bases.append(rows[first:i].T)
+                first, left = i, w
+            left = _outside(rows[first:i], left / np.linalg.norm(left))
+            rows[i] = left / np.linalg.norm(left)
+        return Path(picks, gains, [*bases, rows[first:].T])
 
     def ratios(self, W: np.ndarray) -> np.ndarray:
         """Return (T, n): the ratio of every column of W just before every pick."""
         W = _unit_columns(W)
         parts = []
         for basis in self.bases:
-            taken = np.square(basis.T @ W)
-            before = np.cumsum(taken, axis=0) - taken
-            parts.append(np.sqrt(np.maximum(1 - before, 0)))
+            taken = basis.T @ W
+            np.square(taken, out=taken)
+            left = np.subtract(1, np.cumsum(taken, axis=0)[:-1])
+            parts += [np.ones((1, W.shape[1])), np.sqrt(np.maximum(left, 0, out=left), out=left)]
         ratio = np.concatenate(parts)
-        return np.where(ratio <= RANK_TOLERANCE, 0, ratio)
+        ratio[ratio <= RANK_TOLERANCE] = 0
+        return ratio
 
     def thresholds(self, W: np.ndarray) -> np.ndarray:
         """Return (n,): the score from which each column of W (D, n) would have been picked instead of one of the picks."""
@@ -109,5 +112,5 @@ def _unit_columns(W: np.ndarray) -> np.ndarray:
     return np.asarray(W / np.where(length > 0, length, 1))
 
 
-def _outside(basis: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return np.asarray(w - basis @ (basis.T @ w))
+def _outside(rows: np.ndarray, w: np.ndarray) -> np.ndarray:
+    return np.asarray(w - (rows @ w) @ rows)

@@ -26,6 +26,7 @@ FIRST_GUESS = 3  # times the quota: how many of a group take part in the first, 
 NEGLIGIBLE = 0.1  # of the risk aimed at: candidates that together stay below it are not looked at one by one
 MAX_ROUNDS = 12
 DRAWS = 128
+FAR_BEHIND = 0.05  # below the lowest gain, relative: no error of the weights makes that up
 SELECTIONS = 40  # instead, where whole selections are needed
 ORDER_MATTERS = 4  # a group's picks times this exceed D: what is picked first changes the ratios of what follows
 CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
@@ -400,11 +401,12 @@ class _View:
         changed = np.zeros(DRAWS, bool)
         for g, path in enumerate(self.paths):
             others = np.setdiff1d(np.flatnonzero(self.known & self.live & (self.pooled == g)), path.picks)
+            if len(path.picks):
+                others = others[self.score[others] > path.lowest - FAR_BEHIND * abs(path.lowest)]
             if not len(path.picks) or not len(others):
                 continue
-            reach = np.argsort(-self.score[others], kind="stable")[: 4 * len(path.picks) + 64]
             # The first row is the present weights: whoever leads there lost a tie.
-            sides = [(self.problem.weights(columns), weight @ self.pool.measured[:, columns]) for columns in (path.picks, others[reach])]
+            sides = [(self.problem.weights(columns), weight @ self.pool.measured[:, columns]) for columns in (path.picks, others)]
             displaced = share_displaced(path, sides[0], sides[1])
             changed |= displaced[1:] & ~displaced[0]
         return float(changed.mean())
