@@ -11,6 +11,7 @@ from nc_fast._moments import Batch, MomentsStage
 from nc_fast._progress import Report
 from nc_fast._selection import Greedy
 from nc_fast._slices import is_sliced
+from nc_fast._threads import single_threaded_blas
 from nc_fast.screening.problem import Problem, Rules, problem
 from nc_fast.screening.screen import Screened, screen
 from nc_fast.types import Array, Certificate, Picks, Scores
@@ -29,7 +30,8 @@ def screened(
     if resumable or is_sliced(batch.X):
         found = "screening reads the samples more than once, which a checkpoint or X in slices does not allow"
     else:
-        found = screen(problem(stage, batch, W, backend, rules, report))
+        with single_threaded_blas():  # its products are small: BLAS threads that wait for each other cost more than they give
+            found = screen(problem(stage, batch, W, backend, rules, report))
     if isinstance(found, str):
         return None, None, Certificate.all_exact(W.shape[1], found)
     shares = backend.place(W, found.quota)

@@ -7,12 +7,14 @@ depends on weights only and is known, so every (candidate, group) has an exact t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from nc_fast.types import RANK_TOLERANCE
 
 BLOCK_COLUMNS = 2048
+SINGLE_FROM = 64  # dimensions: ratios do not come near 0, where float32 would round them away
 STEPS_LOOKED_AT = 128  # of a long path, when contenders are compared under many weights
 CONTENDERS = 48  # of a group, nearest to being picked
 
@@ -49,13 +51,13 @@ class Path:
 
     def ratios(self, W: np.ndarray) -> np.ndarray:
         """Return (T, n): the ratio of every column of W just before every pick."""
-        W = _unit_columns(W)
+        W = _unit_columns(W, np.float32 if W.dtype == np.float32 and len(W) >= SINGLE_FROM else np.float64)
         parts = []
         for basis in self.bases:
-            taken = basis.T @ W
+            taken = basis.T.astype(W.dtype, copy=False) @ W
             np.square(taken, out=taken)
-            left = np.subtract(1, np.cumsum(taken, axis=0)[:-1])
-            parts += [np.ones((1, W.shape[1])), np.sqrt(np.maximum(left, 0, out=left), out=left)]
+            left = np.subtract(W.dtype.type(1), np.cumsum(taken, axis=0)[:-1])
+            parts += [np.ones((1, W.shape[1]), W.dtype), np.sqrt(np.maximum(left, 0, out=left), out=left)]
         ratio = np.concatenate(parts)
         ratio[ratio <= RANK_TOLERANCE] = 0
         return ratio
@@ -104,8 +106,8 @@ def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(score >= 0, score * ratio, score / ratio))
 
 
-def _unit_columns(W: np.ndarray) -> np.ndarray:
-    W = W.astype(np.float64)
+def _unit_columns(W: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+    W = W.astype(dtype)
     largest = np.abs(W).max(axis=0)
     W /= np.where(largest > 0, largest, 1)
     length = np.linalg.norm(W, axis=0)

@@ -325,10 +325,13 @@ class _View:
             if self.quota[g] == 0:
                 continue
             lowest = -np.inf if self.missing[g] else path.lowest
-            chance = self._class_chance(columns, g)
-            bound = np.minimum(self.tail.exceeds((lowest - guess[columns]) / self.scale[columns]), chance)
-            near = _all_but_negligible(bound, NEGLIGIBLE * EXCLUSION_AIM / len(self.paths))
-            mine, chance = columns[near], chance[near]
+            negligible = NEGLIGIBLE * EXCLUSION_AIM / len(self.paths)
+            bound = self.tail.exceeds((lowest - guess[columns]) / self.scale[columns])
+            reaching = bound > 1e-3 * negligible / len(columns)
+            mine, bound = columns[reaching], bound[reaching]
+            chance = self._class_chance(mine, g)
+            near = _all_but_negligible(np.minimum(bound, chance), negligible)
+            mine, chance = mine[near], chance[near]
             threshold = np.full(len(mine), -np.inf) if self.missing[g] else path.thresholds(self.problem.weights(mine))
             self.risk[mine] += np.minimum(self.tail.exceeds((threshold - guess[mine]) / self.scale[mine]), chance)
         self.key = self.risk = np.minimum(self.risk, 1)

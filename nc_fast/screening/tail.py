@@ -46,11 +46,13 @@ class Tail:
     def exceeds(self, x: np.ndarray) -> np.ndarray:
         """Return the probability that an error exceeds x, with the (n + 1) correction of a conformal bound."""
         n = len(self.ordered)
-        above = n - np.searchsorted(self.ordered, x, side="left")
         beyond = np.maximum(x - self.threshold, 0) / self.scale
         decay = np.exp(-beyond) if self.shape == 0 else np.maximum(1 + self.shape * beyond, 0) ** (-1 / self.shape)
         decay = np.maximum(decay, np.exp(-2 * beyond))  # no error is impossible
-        return np.asarray(np.where(x > self.threshold, TAIL_SHARE * decay + decay / (n + 1), (above + 1) / (n + 1)))
+        chance = (TAIL_SHARE + 1 / (n + 1)) * decay
+        usual = np.flatnonzero(x <= self.threshold)
+        chance[usual] = (n - np.searchsorted(self.ordered, x[usual], side="left") + 1) / (n + 1)
+        return np.asarray(chance)
 
     def quantile(self, probability: float) -> float:
         """Return the error exceeded with this probability, for the certificate."""
