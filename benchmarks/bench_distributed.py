@@ -25,7 +25,7 @@ from nc_fast.data import load_idx_folder
 from nc_fast.distributed import Machine, Problem, Ranks, count_traffic, expected_bytes, expected_seconds
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from rank_workers import Workers  # noqa: E402
+from rank_workers import Workers
 
 SHARDS = ("samples", "candidates")
 
@@ -56,7 +56,7 @@ def campaign(rank, group, folder, samples, pool, k, shard, rounds):
     return result.indices, dict(traffic.received), seconds
 
 
-def exchange(rank, group):
+def exchange(_rank, group):
     """Seconds of a small and of a large exchange, and the large one's bytes."""
     import torch
 

@@ -85,7 +85,7 @@ def memory(folder: Path, gigabytes: float = 20.0, pool: int = 256, k: int = 50) 
     write_sparse(path, rows)
     try:
         whole = child(path, rows, pool, k, None)
-        killed_after = kill_in_the_middle(path, rows, pool, k, checkpoint, whole["seconds"])
+        killed_after = kill_in_the_middle(path, rows, pool, k, checkpoint)
         resumed = child(path, rows, pool, k, checkpoint)
     finally:
         path.unlink()
@@ -133,12 +133,11 @@ def child(path: Path, rows: int, pool: int, k: int, checkpoint: Path | None) -> 
     return json.loads(done.stdout)
 
 
-def kill_in_the_middle(path: Path, rows: int, pool: int, k: int, checkpoint: Path, seconds: float) -> int:
+def kill_in_the_middle(path: Path, rows: int, pool: int, k: int, checkpoint: Path) -> int:
     with subprocess.Popen(command(path, rows, pool, k, checkpoint), stdout=subprocess.DEVNULL) as process:
-        time.sleep(0.6 * seconds)
-        while not checkpoint.exists():
-            time.sleep(0.1)
-        assert process.poll() is None, "it ended before it was killed"
+        while not checkpoint.exists() or nc_fast.ClassMoments.load(checkpoint).n_samples < rows // 3:
+            time.sleep(0.5)
+            assert process.poll() is None, "it ended before it was killed"
         process.send_signal(signal.SIGKILL)
     samples = nc_fast.ClassMoments.load(checkpoint).n_samples
     assert 0 < samples < rows
