@@ -78,11 +78,11 @@ def merge_turns(benchmarks: list[dict[str, Any]]) -> list[Row]:
 
 
 def groups(rows: Iterable[Row]) -> dict[str, tuple[Row, list[Row]]]:
-    """Return group -> (its baseline, all its rows)."""
+    """Return group -> (its baseline, all its rows); where none is marked as the baseline, it is the first."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(row.group, []).append(row)
-    return {group: (next(row for row in members if row.is_baseline), members) for group, members in found.items()}
+    return {group: (next((row for row in members if row.is_baseline), members[0]), members) for group, members in found.items()}
 
 
 def readable(seconds: float) -> str:
@@ -102,8 +102,13 @@ def cells(row: Row, baseline: Row) -> tuple[str, ...]:
 
 
 def environments(rows: Iterable[Row]) -> list[str]:
-    distinct = {json.dumps(row.notes.get("environment", {}), sort_keys=True) for row in rows}
-    return [", ".join(f"{name} {value}" for name, value in json.loads(text).items()) for text in sorted(distinct)]
+    """Return one line for every device with its versions; it names all commits measured there."""
+    commits: dict[str, set[str]] = {}
+    for row in rows:
+        environment = dict(row.notes.get("environment", {}))
+        commit = environment.pop("commit", "unknown")
+        commits.setdefault(", ".join(f"{name} {value}" for name, value in environment.items()), set()).add(commit)
+    return [f"{environment}; commits {', '.join(sorted(found))}" for environment, found in commits.items()]
 
 
 def markdown(rows: list[Row]) -> str:
@@ -129,7 +134,7 @@ def show(rows: list[Row]) -> None:
 
 
 def plot(rows: list[Row], folder: Path) -> list[Path]:
-    """Write one picture a stage: a panel for every size, bars of median time with their ratios to the baseline."""
+    """Write one picture a stage: a panel for every size, median times with their ratios to the baseline."""
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
     stages: dict[str, list[tuple[str, Row, list[Row]]]] = {}
@@ -151,14 +156,19 @@ def plot(rows: list[Row], folder: Path) -> list[Path]:
 
 
 def draw(axis: Any, size: str, baseline: Row, members: list[Row], log: bool) -> None:
-    colours = [BASELINE_COLOUR if row.is_baseline else OTHER_COLOUR for row in members]
-    bars = axis.barh([row.name for row in members], [row.median for row in members], color=colours)
-    axis.bar_label(bars, [f"{readable_ratio(row.median / baseline.median)} x" for row in members], padding=3)
+    for place, row in enumerate(members):
+        ratio = f"{readable_ratio(row.median / baseline.median)} x"
+        axis.plot(row.median, place, "o", color=BASELINE_COLOUR if row.is_baseline else OTHER_COLOUR)
+        axis.annotate(ratio, (row.median, place), xytext=(8, 0), textcoords="offset points", va="center")
+    axis.set_yticks(range(len(members)), [row.name for row in members])
+    axis.grid(axis="x", alpha=0.3)
+    if log:
+        axis.set_xscale("log")
+    else:
+        axis.set_xlim(left=0)
     axis.set_title(size, loc="left")
     axis.invert_yaxis()
     axis.margins(x=0.12)
-    if log:
-        axis.set_xscale("log")
 
 
 def keep(rows: list[Row], path: Path) -> None:
