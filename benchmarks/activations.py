@@ -71,10 +71,17 @@ def alternatives(rows: int, columns: int) -> dict[str, tuple[Callable[[], object
         "copy (in the times of all functions below)": (lambda: np.copyto(z, tile), tile.size),
         **{f"NumPy: {name}": (on_copy(function), tile.size) for name, function in ACTIVATIONS.items() if name != "gelu"},
         "scipy.special.erf: gelu": (on_copy(ACTIVATIONS["gelu"]), tile.size),
-        "Numba erf: gelu": (on_copy(_kernels.gelu), tile.size),
+        "moments of the tile, gelu fused": (
+            on_copy(lambda block: _kernels.tile_moments(block, bias, _kernels.GELU, run, 0, mean, m2)),
+            tile.size,
+        ),
+        "moments of the tile, relu fused": (
+            on_copy(lambda block: _kernels.tile_moments(block, bias, _kernels.RELU, run, 0, mean, m2)),
+            tile.size,
+        ),
         **{f"Numba, scalar math: {name}": (on_copy(compiled(function)), tile.size) for name, function in SCALAR.items()},
         "add the bias": (on_copy(lambda block: np.add(block, bias, out=block)), tile.size),
-        "moments of the tile": (lambda: _kernels.tile_moments(tile, run, 0, mean, m2), tile.size),
+        "moments of the tile": (on_copy(lambda block: _kernels.tile_moments(block, bias, _kernels.NONE, run, 0, mean, m2)), tile.size),
         f"product, tile {rows} x {columns}": (lambda: np.matmul(X[:rows], W[:, :columns], out=z), tile.size),
         f"product, whole {WHOLE_ROWS} x {CANDIDATES}": (lambda: np.matmul(X, W, out=whole), whole.size),
     }
