@@ -230,7 +230,7 @@ class Selection:
     restarts: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Certificate:
     """How a screened campaign came to its picks, and how sure it is that they are the exact method's; ``print`` it.
 
