@@ -13,9 +13,9 @@ demo: $(VENV)/demo
 	mkdir -p out
 	$(BIN)/nc-fast demo --out out/demo.png $(DEMO_ARGS)
 
-# The GPU kernels run in Triton's interpreter, on CPU tensors.
+# Two workers; the GPU kernels run in Triton's interpreter, on CPU tensors.
 test: $(VENV)/test
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
 
 bench: $(VENV)/bench
 	mkdir -p out

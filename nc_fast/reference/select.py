@@ -85,11 +85,13 @@ def unit_columns(W: np.ndarray) -> np.ndarray:
     """Return the columns of W in float64 at length 1; a zero column stays zero."""
     W = W.astype(np.float64)
     W /= np.maximum(np.abs(W).max(axis=0, initial=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
-    return W / np.maximum(np.linalg.norm(W, axis=0), np.finfo(np.float64).tiny)
+    units: np.ndarray = W / np.maximum(np.linalg.norm(W, axis=0), np.finfo(np.float64).tiny)
+    return units
 
 
 def gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0)."""
     with np.errstate(divide="ignore"):
         below_zero = np.divide(score, ratio, out=np.zeros_like(score), where=score < 0)
-    return np.where(score >= 0, score * ratio, below_zero)
+    found: np.ndarray = np.where(score >= 0, score * ratio, below_zero)
+    return found
