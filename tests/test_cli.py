@@ -135,7 +135,7 @@ def test_demo_on_npz_without_pictures_with_odd_labels(rng):
 
 def test_demo_with_more_classes_than_rows_and_few_picks(rng):
     np.savez("many.npz", X=rng.normal(size=(600, 6)), y=np.arange(600) % 150)
-    output = run("demo", "--npz", "many.npz", "--pool", 300, "--k", 40).stdout
+    output = run("demo", "--npz", "many.npz", "--pool", 300, "--k", 40, "--no-train").stdout
     assert "distinct picks  40 of 40" in output
     height = imread("nc_fast_demo.png").shape[0]
     assert height == _plots.HEADER + _plots.FOOTER + _plots._Tiles(None, 6).size(1, _demo.CLASSES_SHOWN)[1]
@@ -173,7 +173,7 @@ def test_demo_says_where_backends_differ(monkeypatch):
 
 @pytest.mark.slow
 def test_demo_on_mnist(shared):
-    output = run("demo", "--data-dir", shared / "data" / "mnist", "--max-samples", 20000).stdout
+    output = run("demo", "--data-dir", shared / "data" / "mnist", "--max-samples", 20000, "--no-train").stdout
     assert "20000 samples, 784 features" in output
     assert re.search(r"^distinct picks +100 of 100$", output, re.M)
     assert re.search(r"^same picks +yes, all 100", output, re.M)

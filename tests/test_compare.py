@@ -434,7 +434,7 @@ def test_process_with_workers_is_interrupted():
     while time.monotonic() < deadline and not (Path("out/runs.jsonl").exists() and Path("out/runs.jsonl").stat().st_size):
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of them get it
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "nc-fast: interrupted\n")
     assert ended(process.pid)
     assert all(json.loads(line)["curve"] for line in Path("out/runs.jsonl").read_text().splitlines())
