@@ -1,8 +1,13 @@
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+# A shell that starts the suite in the background has children ignore Ctrl-C; the tests that send it need it heard.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 INTERPRETER_ACTIVATIONS = 4000  # N x M that Triton's interpreter gets through in a second
