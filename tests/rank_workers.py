@@ -75,7 +75,9 @@ class Workers:
             return False, EOFError("the rank died")
 
     def close(self):
-        for process, pipe in zip(self._processes, self._pipes, strict=True):
+        for pipe in self._pipes:
             pipe.close()
+        for process in self._processes:
+            process.join(10)  # to its end, so that it is counted in the coverage
             process.kill()
             process.join()
