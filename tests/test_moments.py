@@ -66,6 +66,22 @@ def test_a_callable_gives_what_the_name_gives(rng):
     np.testing.assert_array_equal(named.m2, called.m2)
 
 
+def test_what_a_callable_returns_may_be_read_only_and_stays_as_it_is(rng):
+    W, X, y = CASES[1].draw(rng)
+    returned = []
+
+    def frozen(z):
+        result = np.tanh(z)
+        result.flags.writeable = False
+        returned.append((result, result.copy()))
+        return result
+
+    called = nc_fast.class_moments(W, X, y, activation=frozen)
+    np.testing.assert_array_equal(called.mean, nc_fast.class_moments(W, X, y, activation="tanh").mean)
+    for result, was in returned:
+        np.testing.assert_array_equal(result, was)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
 def test_integer_samples_are_converted_not_scaled(backend, dtype, rng):
     X = rng.integers(0, 100, size=(120, 9)).astype(dtype)
