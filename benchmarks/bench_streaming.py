@@ -1,7 +1,7 @@
 """Streams against the call in memory, and a 20 GB campaign from a sparse file: throughput, peak memory, interruption.
 
-python benchmarks/bench_streaming.py throughput --data-dir FOLDER    # MNIST, M = 5000; batches of 100, 256 and 1000 rows
-python benchmarks/bench_streaming.py memory --folder SCRATCH         # 20 GB: a run, a killed run, its resumption
+python benchmarks/bench_streaming.py throughput FOLDER    # MNIST, M = 5000; batches of 100, 256 and 1000 rows
+python benchmarks/bench_streaming.py memory SCRATCH         # 20 GB: a run, a killed run, its resumption
 """
 
 from __future__ import annotations

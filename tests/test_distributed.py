@@ -442,7 +442,7 @@ def test_sabotage(workers, what, shard):
 
 def test_the_model_of_time():
     mnist = Problem(60_000, 784, 5000, 10, 500)
-    machine = Machine(flops=1e11, select_seconds=0.05, bytes_per_second=1e9, latency=1e-4, slots=2)
+    machine = Machine(flops=1e11, read_seconds=0.0, select_seconds=0.05, bytes_per_second=1e9, latency=1e-4, slots=2)
     for shard in SHARDS:
         seconds = [expected_seconds(mnist, machine, ranks, shard) for ranks in (1, 2, 4)]
         assert 0.98 < seconds[0] / seconds[1] / 2 <= 1

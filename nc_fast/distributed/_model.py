@@ -41,6 +41,7 @@ class Machine:
     Attributes
     ----------
     flops : of one rank on the product X @ W, a second, as the moments stage reaches it.
+    read_seconds : that one rank takes to check and gather all samples, whatever the pool.
     select_seconds : of the whole selection on one rank.
     bytes_per_second : that a rank receives in an exchange.
     latency : seconds a collective call takes whatever its size.
@@ -48,6 +49,7 @@ class Machine:
     """
 
     flops: float
+    read_seconds: float
     select_seconds: float
     bytes_per_second: float
     latency: float
@@ -99,19 +101,21 @@ def expected_bytes(problem: Problem, ranks: int, shard: str, *, headers: int | N
 
 
 def expected_seconds(problem: Problem, machine: Machine, ranks: int, shard: str) -> float:
-    """Return the time of a campaign: the product in equal parts, the exchanges, the selection.
+    """Return the time of a campaign: the product in equal parts, the samples' reading, the exchanges, the selection.
 
-    The selection is shared, pool by pool, with "samples"; with "candidates" every rank makes all picks.
+    With "samples" the reading is shared and so is the selection, pool by pool; with "candidates" every rank reads all
+    samples and makes all picks.
 
     Examples
     --------
     >>> mnist = Problem(N=60_000, D=784, M=5000, C=10, k=500)
-    >>> machine = Machine(flops=1e11, select_seconds=0.05, bytes_per_second=1e9, latency=1e-4, slots=8)
+    >>> machine = Machine(flops=1e11, read_seconds=0, select_seconds=0.05, bytes_per_second=1e9, latency=1e-4, slots=8)
     >>> [round(expected_seconds(mnist, machine, ranks, "samples"), 2) for ranks in (1, 2, 8)]
     [4.75, 2.38, 0.6]
     """
     flops = 2 * problem.N * problem.D * problem.M
-    moments = flops / ranks / machine.flops * max(1, ranks / machine.slots)
+    reading = machine.read_seconds / (ranks if shard == "samples" else 1)
+    moments = (flops / ranks / machine.flops + reading) * max(1, ranks / machine.slots)
     calls = 10 if shard == "samples" else 11
     exchange = sum(expected_bytes(problem, ranks, shard).values()) / machine.bytes_per_second + calls * machine.latency
     selecting = machine.select_seconds
