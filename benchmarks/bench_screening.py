@@ -161,7 +161,7 @@ def honesty(problems: int = 200, out: Path | None = None) -> None:
 
 
 @app.command()
-def speed(M: int = 100_000, exact: bool = True, repeat: int = 1) -> None:
+def speed(M: Annotated[int, typer.Argument()] = 100_000, exact: bool = True, repeat: int = 1) -> None:
     """Seconds of both methods on MNIST, 60000 x 784, relu, alpha 0.5."""
     X, y = images("mnist", FASHION)
     W = pool(784, M, 0)

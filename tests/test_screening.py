@@ -52,8 +52,8 @@ def test_closed_forms(activation):
     expected = (values * density).sum(axis=1) / density.sum()
     variance = ((values - expected[:, None]) ** 2 * density).sum(axis=1) / density.sum()
     found = surrogates.activated(mean, deviation**2, activation)
-    np.testing.assert_allclose(found[0], expected, atol=1e-7)
-    np.testing.assert_allclose(found[1], variance, atol=1e-6)
+    np.testing.assert_allclose(found[0], expected, atol=3e-7)  # the distribution function is good to 7.5e-8, times |mean| here
+    np.testing.assert_allclose(found[1], variance, atol=2e-6)
 
 
 def test_stratified_rows_keep_small_classes(rng):

@@ -37,17 +37,16 @@ class Path:
     @staticmethod
     def of(picks: np.ndarray, gains: np.ndarray, W: np.ndarray) -> Path:
         """Rebuild the spans from the picks' weights W (D, T)."""
+        unit = _unit_columns(W)
         bases: list[np.ndarray] = []
-        rows = np.empty((len(picks), W.shape[0]))  # the basis, transposed: a pick appends a row
-        first = 0
-        for i, w in enumerate(np.ascontiguousarray(_unit_columns(W).T)):
-            left = _outside(rows[first:i], w)
-            if np.linalg.norm(left) <= RANK_TOLERANCE:
-                bases.append(rows[first:i].T)
-                first, left = i, w
-            left = _outside(rows[first:i], left / np.linalg.norm(left))
-            rows[i] = left / np.linalg.norm(left)
-        return Path(picks, gains, [*bases, rows[first:].T])
+        while unit.shape[1]:
+            basis, triangle = np.linalg.qr(unit[:, : len(unit)])
+            # The diagonal holds what a pick had left outside of the span before it: nothing, and the selection began anew.
+            spent = np.flatnonzero(np.abs(np.diag(triangle)) <= RANK_TOLERANCE)
+            n = int(spent[0]) if len(spent) else basis.shape[1]
+            bases.append(basis[:, :n])
+            unit = unit[:, n:]
+        return Path(picks, gains, bases or [unit])
 
     def ratios(self, W: np.ndarray) -> np.ndarray:
         """Return (T, n): the ratio of every column of W just before every pick."""
@@ -112,7 +111,3 @@ def _unit_columns(W: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
     W /= np.where(largest > 0, largest, 1)
     length = np.linalg.norm(W, axis=0)
     return np.asarray(W / np.where(length > 0, length, 1))
-
-
-def _outside(rows: np.ndarray, w: np.ndarray) -> np.ndarray:
-    return np.asarray(w - (rows @ w) @ rows)

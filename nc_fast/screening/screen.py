@@ -17,7 +17,7 @@ from nc_fast.types import Certificate, ClassMoments, Scores
 
 PAYS = 0.5  # exact columns or their worth, of the pool: beyond, exact moments of all are about as cheap
 EXCLUSION_RISK = 0.01  # most that is accepted: probability that a candidate left out would have been picked
-EXCLUSION_AIM = 0.003  # what is left of it by the first shortlist, so that a second is rarely needed
+EXCLUSION_AIM = 0.001  # what is left of it by the first shortlist, so that a second is rarely needed
 WEIGHTS_RISK = 0.03  # aimed at: probability that the estimated weights of the score change the picks
 QUOTA_RISK = 0.01  # aimed at: probability that the sizes of the groups share k otherwise
 AUDIT_BASE = 512
@@ -30,7 +30,7 @@ FAR_BEHIND = 0.05  # below the lowest gain, relative: no error of the weights ma
 SELECTIONS = 40  # instead, where whole selections are needed
 ORDER_MATTERS = 4  # a group's picks times this exceed D: what is picked first changes the ratios of what follows
 CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
-DEARER = 0.25  # a second audit costs at most this much of what was spent
+DEARER = 0.25  # a second audit is made where this much of what was spent reaches the aim: half the way helps nobody
 SUBSAMPLE_GAIN = 0.6  # the subsample takes the mixture's place where its errors are this much smaller
 SEED = 6
 NEAR_CLASS = 30.0  # units behind the first class: errors within teach how often classes change places
@@ -427,8 +427,8 @@ class _View:
     def audit_wanted(self) -> int:
         """Return how many more candidates to audit so that the score's weights are known well enough."""
         audited, risk = int(self.pool.audit.sum()), self.weights_risk
-        most = round(DEARER * self.pool.n_known)
-        return min(most, round(audited * ((risk / WEIGHTS_RISK) ** 2 - 1))) if risk > WEIGHTS_RISK else 0
+        more = round(audited * ((risk / WEIGHTS_RISK) ** 2 - 1))  # the risk falls as the square root of the audit grows
+        return more if 0 < more <= DEARER * self.pool.n_known else 0
 
     def result(self, rounds: int) -> Screened:
         """Wrap up."""
