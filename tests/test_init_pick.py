@@ -1,5 +1,6 @@
 """What is picked, how it is scored, and in which order it is installed."""
 
+import importlib
 import json
 from itertools import permutations
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from init_cases import blobs
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import nc_fast
 from nc_fast.init import campaign_, fisher_scores
@@ -258,3 +260,45 @@ def test_progress_counts_layers():
     seen = []
     campaign_(net(), (X, y), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 2), (2, 2)]
+
+
+@pytest.fixture
+def always_screened(monkeypatch):
+    """Screen however small the pool."""
+    monkeypatch.setattr(importlib.import_module("nc_fast.screening.screen"), "PAYS", np.inf)
+
+
+@pytest.mark.usefixtures("always_screened")
+@pytest.mark.parametrize("criterion", [None, "fisher"])
+@pytest.mark.parametrize("max_samples", [None, 1500])  # streamed in batches, and held
+def test_screened_layers_get_the_exact_picks(criterion, max_samples):
+    X, y = blobs(20, n=1500)
+    wanted = {}
+    for method in ("exact", "screened"):
+        model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 6))
+        data = DataLoader(TensorDataset(X, y), batch_size=400)
+        options = {"criterion": criterion, "max_samples": max_samples, "pool": 60}
+        report = campaign_(model, data, method=method, generator=seeded(2), **options)
+        wanted[method] = [set(layer.picks) for layer in report.layers], [layer.notes for layer in report.layers]
+        assert (model(X).argmax(1) == y).float().mean() > 0.5
+    picks, notes = zip(*wanted.values(), strict=True)
+    assert picks[0][0] == picks[1][0]  # the hidden layer's; the output layer's inputs may come in another order
+    assert notes[0] == [(), ()]
+    assert "of 2400 candidates scored exactly; picks differ" in notes[1][0][0]
+
+
+@pytest.mark.usefixtures("always_screened")
+def test_what_cannot_be_screened_is_scored_exactly(monkeypatch):
+    X, y = blobs(6, n=900)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 1))
+    monkeypatch.setattr("nc_fast.init._pick.SCREENED_BYTES", 1000)
+    report = campaign_(model, DataLoader(TensorDataset(X, y % 2), batch_size=300), method="screened", max_samples=None, pool=50)
+    assert [layer.notes for layer in report.layers] == [(), (), ()]
+
+
+def test_a_pool_that_is_too_small_to_screen_says_nothing():
+    X, y = blobs(6)
+    expected = campaign_(net(), (X, y), generator=seeded())
+    report = campaign_(net(), (X, y), method="screened", generator=seeded())
+    assert [layer.picks for layer in report.layers] == [layer.picks for layer in expected.layers]
+    assert [layer.notes for layer in report.layers] == [(), ()]

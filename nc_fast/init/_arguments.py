@@ -15,15 +15,14 @@ from torch import nn
 
 from nc_fast import _checks
 from nc_fast._progress import Progress
+from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init._activations import Activation
 from nc_fast.init._candidates import Base, Given, base_functions, check_given
-from nc_fast.init._criteria import scorer
+from nc_fast.init._criteria import by_name
 from nc_fast.init._layers import Layer
-from nc_fast.init._pick import Scorer
 
 CRITERIA = ("ib", "fisher")
-METHODS = ("exact",)  # screening is nc_fast.campaign's alone
 Alpha = str | float | Sequence[float] | Callable[[float], float]
 
 
@@ -39,8 +38,8 @@ class Options:
     gain: float
     max_samples: int | None
     by_class: bool
-    scorer: Scorer
-    criterion: str  # "ib", "fisher" or "own"
+    criterion: Criterion | None  # None is "ib"
+    screened: bool
     progress: Progress
 
 
@@ -91,8 +90,8 @@ def options(
         gain=_positive("gain", gain),
         max_samples=None if max_samples is None else _whole("max_samples", max_samples, 2),
         by_class=bool(by_class),
-        scorer=scorer(criterion),
-        criterion="ib" if criterion is None else criterion if isinstance(criterion, str) else "own",
+        criterion=by_name(criterion),
+        screened=method == "screened",
         progress=progress,
     )
 

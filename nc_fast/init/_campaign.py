@@ -16,6 +16,7 @@ from nc_fast.init import _arguments, _layers, _sampling, _state, _trace
 from nc_fast.init._activations import Activation
 from nc_fast.init._arguments import Alpha, Options
 from nc_fast.init._candidates import Base
+from nc_fast.init._criteria import fisher_scores
 from nc_fast.init._fill import Step
 from nc_fast.init._pick import Rules
 from nc_fast.init._report import InitReport, KeptLayer
@@ -86,8 +87,10 @@ def campaign_(
         neither.
     criterion : "ib", "fisher" or callable
         See :mod:`nc_fast.criteria` and :func:`nc_fast.init.fisher_scores`.
-    method : "exact"
-        How pools are scored.
+    method : "exact" or "screened"
+        How pools are scored; "screened" as in :func:`nc_fast.campaign`, for pools of many thousands and thousands of samples
+        (pools it would not be faster for, layers before a BatchNorm, and layers whose samples take more than 1 GiB are scored
+        exactly). A layer's notes say how sure its picks are.
     generator : torch.Generator, optional
         All randomness follows it, and no global state (torch, NumPy, random; the loader's own generators) is changed.
         Without it, candidates and samples are drawn from the global state, as in torch.nn.init.
@@ -170,7 +173,8 @@ def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], option
     for one, weight in zip(met, alphas, strict=True):
         activation = named.get(one.layer.name, one.activation)
         last = one is seen.met[-1]
-        rules = Rules(activation, weight, options.by_class, options.scorer, one.normalized, assigned=options.by_class and last)
+        assigned = options.by_class and last
+        rules = Rules(activation, weight, options.by_class, options.criterion, options.screened, one.normalized, assigned)
         # What ends in a sum or in attention meets no rectifier: He's sqrt(2) would let residual streams and attention grow.
         linear = options.rectifying and activation.function == "identity" and not (last or one.normalized)
         steps.append(Step(one, rules, options.gain * (LINEAR_GAIN if linear else 1)))
@@ -178,7 +182,7 @@ def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], option
 
 
 def _enough_classes(options: Options, samples: _sampling.Samples, alpha: float) -> None:
-    if options.criterion == "ib":
+    if options.criterion is None:
         _checks.enough_classes(alpha, samples.classes)
-    elif options.criterion == "fisher" and len(samples.classes) < 2:
+    elif options.criterion is fisher_scores and len(samples.classes) < 2:
         raise ValueError(f"data: expected at least two classes for criterion='fisher', got {len(samples.classes)}")

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from nc_fast._arrays import array_namespace
-from nc_fast.criteria import Criterion, apply_criterion, ib_scores
-from nc_fast.types import Array, ClassMoments, Scores
+from nc_fast.criteria import Criterion
+from nc_fast.types import Array, ClassMoments
 
 
 def fisher_scores(moments: ClassMoments) -> tuple[Array, Array]:
@@ -51,10 +48,8 @@ def fisher_scores(moments: ClassMoments) -> tuple[Array, Array]:
     return xp.where(~scattered & (between > 0), perfect, score), xp.argmax(moments.mean, 0)
 
 
-def scorer(criterion: str | Criterion | None) -> Callable[[ClassMoments, float], Scores]:
-    """Return moments, alpha -> Scores for a criterion by name ("ib", the default, or "fisher") or the user's own."""
+def by_name(criterion: str | Criterion | None) -> Criterion | None:
+    """Return the criterion for a name: None for "ib", the default; the user's own as it is."""
     if criterion is None or criterion == "ib":
-        return lambda moments, alpha: ib_scores(moments, alpha=alpha)
-    chosen: Criterion = fisher_scores if isinstance(criterion, str) else criterion
-    apply = partial(apply_criterion, chosen)
-    return lambda moments, _alpha: apply(moments)
+        return None
+    return fisher_scores if isinstance(criterion, str) else criterion

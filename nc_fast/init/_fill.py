@@ -128,6 +128,11 @@ def _install(layer: Layer, pool: Pool, chosen: Tensor, means: list[Tensor | None
 def _notes(layer: Layer, rules: Rules, choices: list[Choice], per_group: int) -> Iterator[str]:
     if not layer.trains_bias and not rules.normalized:
         yield "it has no bias parameter; scores use 0" if layer.bias is None else "its bias is frozen and was kept; scores use 0"
+    screened = [choice.certificate for choice in choices if choice.certificate and not choice.certificate.exact]
+    if screened:
+        known, pool = (sum(part) for part in zip(*((one.shortlist + one.audit, one.pool) for one in screened), strict=True))
+        differ = 1 - float(np.prod([1 - one.probability for one in screened]))
+        yield f"screened: {known} of {pool} candidates scored exactly; picks differ from the exact method's with probability {differ:.1%}"
     dead = sum(max(0, per_group - choice.live) for choice in choices)
     if dead:
         yield f"{dead} of its neurons say nothing about the data: the pool had no more that do"

@@ -13,11 +13,13 @@ from torch import Tensor
 import nc_fast
 from nc_fast import _dispatch
 from nc_fast._arrays import as_numpy
+from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.init._activations import Activation
-from nc_fast.types import ClassMoments, Scores
+from nc_fast.types import Certificate, ClassMoments, Scores
+
+SCREENED_BYTES = 1 << 30  # of a layer's samples: screening reads them more than once, so they are held; beyond, scoring is exact
 
 Samples = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # (n, D) and (n,) blocks, from the start at every call
-Scorer = Callable[[ClassMoments, float], Scores]
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Rules:
     activation : what follows the layer.
     alpha : weight of I(X;Z).
     by_class : share the picks over the classes.
-    scorer : moments, alpha -> Scores.
+    criterion : scores and groups instead of the contract's, or None.
+    screened : estimate the scores of candidates that cannot be picked (``method="screened"``).
     normalized : a BatchNorm follows: neurons are compared at mean 0 and standard deviation 1.
     assigned : the classes are the outputs': neuron j stands for class j.
     """
@@ -37,19 +40,33 @@ class Rules:
     activation: Activation
     alpha: float
     by_class: bool
-    scorer: Scorer
+    criterion: Criterion | None
+    screened: bool
     normalized: bool
     assigned: bool
+
+    def scores(self, moments: ClassMoments) -> Scores:
+        """Score the candidates."""
+        return ib_scores(moments, alpha=self.alpha) if self.criterion is None else apply_criterion(self.criterion, moments)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The picks: their row numbers in the pool, in the order of the layer's neurons; mean scores; how many candidates were live."""
+    """The picks.
+
+    Attributes
+    ----------
+    indices : their row numbers in the pool, in the order of the layer's neurons.
+    score, pool_score : mean scores of the picks and of the pool.
+    live : how many candidates were fit to be picked.
+    certificate : of a screened campaign.
+    """
 
     indices: np.ndarray
     score: float
     pool_score: float
     live: int
+    certificate: Certificate | None = None
 
 
 def choose(weight: Tensor, bias: Tensor, samples: Samples, k: int, rules: Rules) -> Choice:
@@ -61,34 +78,85 @@ def choose(weight: Tensor, bias: Tensor, samples: Samples, k: int, rules: Rules)
         for X, y in samples():
             yield X.to(device), y
 
+    with warnings.catch_warnings():  # the report says it when dead candidates had to be picked
+        warnings.simplefilter("ignore", UserWarning)
+        held = _held(blocks()) if rules.screened and not (rules.normalized or _one_output(rules, k)) else None
+        return _exact(W, b, blocks, k, rules) if held is None else _screened(W, b, *held, k, rules)
+
+
+def _exact(W: Tensor, b: Tensor, blocks: Samples, k: int, rules: Rules) -> Choice:
     scored_W, scored_b = W, b
     if rules.normalized:
         spread = nc_fast.class_moments(W, blocks(), activation="identity").spread()
         scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread)).to(W.dtype)
         scored_W, scored_b = W * scale, b * scale
     moments = nc_fast.class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
-    scores = rules.scorer(moments, rules.alpha)
-    with warnings.catch_warnings():  # the report says it when dead candidates had to be picked
-        warnings.simplefilter("ignore", UserWarning)
-        indices = _select(W, scores, moments, k, rules)
+    scores = rules.scores(moments)
+    indices = _select(W, scores, moments, k, rules)
     score = as_numpy(scores.score)
     return Choice(indices, float(score[indices].mean()), float(score.mean()), int(as_numpy(scores.live).sum()))
 
 
+def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: Rules) -> Choice:
+    found = nc_fast.campaign(
+        W,
+        X,
+        y,
+        k,
+        bias=b,
+        activation=rules.activation.function,
+        alpha=rules.alpha,
+        by_class=rules.by_class,
+        criterion=rules.criterion,
+        method="screened",
+    )
+    indices, scores = as_numpy(found.indices), found.candidates
+
+    def means(picks: np.ndarray) -> np.ndarray:
+        rows = torch.from_numpy(picks).to(W.device)
+        moments = nc_fast.class_moments(W[:, rows], X, y, bias=b[rows], activation=rules.activation.function)
+        return as_numpy(moments.mean)
+
+    score = as_numpy(scores.score)
+    ordered = _ordered(indices, as_numpy(scores.group), scores.classes, means, rules)
+    live = int(as_numpy(scores.live).sum())
+    return Choice(ordered, float(score[indices].mean()), float(score.mean()), live, found.certificate)
+
+
+def _held(blocks: Iterator[tuple[Tensor, np.ndarray]]) -> tuple[Tensor, np.ndarray] | None:
+    """Return all samples and labels; None where they are more than is to be held."""
+    parts: list[tuple[Tensor, np.ndarray]] = []
+    size = 0
+    for X, y in blocks:
+        size += X.nbytes
+        if parts and size > SCREENED_BYTES:
+            return None
+        parts.append((X, y))
+    return parts[0] if len(parts) == 1 else (torch.cat([X for X, _ in parts]), np.concatenate([y for _, y in parts]))
+
+
+def _one_output(rules: Rules, k: int) -> bool:
+    return rules.assigned and k == 1
+
+
 def _select(W: Tensor, scores: Scores, moments: ClassMoments, k: int, rules: Rules) -> np.ndarray:
-    if rules.assigned and k == 1 and len(moments.classes) == 2:
+    if _one_output(rules, k) and len(moments.classes) == 2:
         second = np.flatnonzero(as_numpy(scores.group) == 1)  # one output for two classes: high stands for the second
         if len(second):
             rows = torch.from_numpy(second).to(W.device)
             subset = Scores(scores.score[rows], scores.group[rows], scores.live[rows], scores.classes)
             best: np.ndarray = second[as_numpy(nc_fast.select(W[:, rows], subset, 1).indices)]
             return best
-    chosen = nc_fast.select(W, scores, k, by_class=rules.by_class)
-    indices = as_numpy(chosen.indices)
-    outputs = output_of_class(moments.classes, k) if rules.assigned else None
-    if outputs is None:
-        return deal(indices, as_numpy(scores.group)[indices])
-    return assign(indices, as_numpy(moments.mean)[:, indices], outputs)
+    indices = as_numpy(nc_fast.select(W, scores, k, by_class=rules.by_class).indices)
+    return _ordered(indices, as_numpy(scores.group), moments.classes, lambda picks: as_numpy(moments.mean)[:, picks], rules)
+
+
+def _ordered(
+    indices: np.ndarray, group: np.ndarray, classes: np.ndarray, means: Callable[[np.ndarray], np.ndarray], rules: Rules
+) -> np.ndarray:
+    """Return the picks in the order of the layer's neurons; ``means`` gives the class means (C, k) of picks."""
+    outputs = output_of_class(classes, len(indices)) if rules.assigned else None
+    return deal(indices, group[indices]) if outputs is None else assign(indices, means(indices), outputs)
 
 
 def deal(indices: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 
 import numpy as np
 
@@ -18,10 +19,12 @@ from nc_fast.types import Certificate, ClassMoments, Scores
 PAYS = 0.5  # exact columns or their worth, of the pool: beyond, exact moments of all are about as cheap
 EXCLUSION_RISK = 0.01  # most that is accepted: probability that a candidate left out would have been picked
 EXCLUSION_AIM = 0.001  # what is left of it by the first shortlist, so that a second is rarely needed
-WEIGHTS_RISK = 0.03  # aimed at: probability that the estimated weights of the score change the picks
+WEIGHTS_DOUBT = 0.2  # probability that the estimated weights of the score change the picks: beyond it a second audit is made,
+WEIGHTS_AIM = 0.03  # as large as brings it down to this,
+SECOND_AUDIT = 0.25  # but no larger than this part of the pool
 QUOTA_RISK = 0.01  # aimed at: probability that the sizes of the groups share k otherwise
 AUDIT_BASE = 512
-AUDIT_PER_PICK = 0.5
+AUDIT_PER_PICK = 1.0
 FIRST_GUESS = 3  # times the quota: how many of a group take part in the first, predicted selection
 NEGLIGIBLE = 0.1  # of the risk aimed at: candidates that together stay below it are not looked at one by one
 MAX_ROUNDS = 12
@@ -30,9 +33,9 @@ FAR_BEHIND = 0.05  # below the lowest gain, relative: no error of the weights ma
 SELECTIONS = 40  # instead, where whole selections are needed
 ORDER_MATTERS = 4  # a group's picks times this exceed D: what is picked first changes the ratios of what follows
 CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
-DEARER = 0.25  # a second audit is made where this much of what was spent reaches the aim: half the way helps nobody
 SUBSAMPLE_GAIN = 0.6  # the subsample takes the mixture's place where its errors are this much smaller
 SEED = 6
+SURE_TO_CHANGE = 0.95
 NEAR_CLASS = 30.0  # units behind the first class: errors within teach how often classes change places
 FEWEST_AUDITED = 64  # that stand for the rest
 FEWEST_ERRORS = 40  # that a tail is fitted to
@@ -426,9 +429,14 @@ class _View:
 
     def audit_wanted(self) -> int:
         """Return how many more candidates to audit so that the score's weights are known well enough."""
-        audited, risk = int(self.pool.audit.sum()), self.weights_risk
-        more = round(audited * ((risk / WEIGHTS_RISK) ** 2 - 1))  # the risk falls as the square root of the audit grows
-        return more if 0 < more <= DEARER * self.pool.n_known else 0
+        M, audited, risk = len(self.score), int(self.pool.audit.sum()), self.weights_risk
+        if risk <= WEIGHTS_DOUBT:
+            return 0
+        # The chance that an error of standard deviation 1 / sqrt(audited) exceeds the narrowest gap.
+        gap, aim = (NormalDist().inv_cdf(1 - min(risk, SURE_TO_CHANGE) / 2) for risk in (risk, WEIGHTS_AIM))
+        wanted = audited * ((aim / gap) ** 2 - 1)
+        affordable = min(SECOND_AUDIT * M - audited, PAYS * M - self.problem.overhead - self.pool.n_known)
+        return max(0, int(min(wanted, affordable)))
 
     def result(self, rounds: int) -> Screened:
         """Wrap up."""

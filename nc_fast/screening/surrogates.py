@@ -159,7 +159,7 @@ def _normal_cdf(t: np.ndarray, pdf: np.ndarray) -> np.ndarray:
         tail += coefficient
         tail *= u
     tail *= pdf
-    return np.where(t > 0, 1 - tail, tail)
+    return np.asarray(np.where(t > 0, 1 - tail, tail))
 
 
 def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng: np.random.Generator) -> GaussianMixture:
@@ -205,22 +205,24 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
     per_class = np.add.reduceat(sizes, first)
     parts_of = np.diff([*first, len(members)])
     share = sizes / np.repeat(per_class, parts_of)
-    means, factors, residual = map(np.stack, zip(*parts, strict=True))
+    means, factors, residual = (np.stack(part) for part in zip(*parts, strict=True))
     means += np.repeat(class_means - np.add.reduceat(share[:, None] * means, first, axis=0), parts_of, axis=0)
-    return GaussianMixture(basis, *(part.astype(dtype) for part in (means, factors, residual)), share, np.array(first), classes, count)
+    means, factors, residual = (part.astype(dtype) for part in (means, factors, residual))
+    return GaussianMixture(basis, means, factors, residual, share, np.array(first), classes, count)
 
 
 def _class_means(X: np.ndarray, codes: np.ndarray, n_classes: int, dtype: Any) -> np.ndarray:
     """Return (C, D) float64."""
 
     def sums(tile: slice, _: Event) -> np.ndarray:
-        return np.equal.outer(np.arange(n_classes), codes[tile]).astype(dtype) @ X[tile].astype(dtype, copy=False)
+        of_class = np.equal.outer(np.arange(n_classes), codes[tile]).astype(dtype)
+        return np.asarray(of_class @ X[tile].astype(dtype, copy=False))
 
     tiles = (slice(first, first + TILE_ROWS) for first in range(0, len(X), TILE_ROWS))
     total = np.zeros((n_classes, X.shape[1]))
     for part in ordered_map(sums, tiles, thread_count()):
         total += part
-    return total / np.bincount(codes, minlength=n_classes)[:, None]
+    return np.asarray(total / np.bincount(codes, minlength=n_classes)[:, None])
 
 
 def stratified_rows(codes: np.ndarray, n_classes: int, most: int, rng: np.random.Generator) -> np.ndarray:
