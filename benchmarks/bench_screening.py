@@ -3,7 +3,9 @@
     python benchmarks/bench_screening.py identity --fashion /usr/share/datasets/fashion-mnist
     python benchmarks/bench_screening.py honesty
     python benchmarks/bench_screening.py speed 100000
-    python benchmarks/bench_screening.py recall --out docs/img
+    python benchmarks/bench_screening.py useless
+    python benchmarks/bench_screening.py costs out/costs.json
+    python benchmarks/bench_screening.py recall --out docs/img --costs out/costs.json
     pytest benchmarks/bench_screening.py --benchmark-enable        # the surrogates alone
 
 ``identity`` and ``recall`` take exact moments of a pool of 20000 once per data set and seed (a minute each on two cores).
@@ -97,9 +99,9 @@ def identity(fashion: Path = FASHION, out: Path | None = None, data: Annotated[s
     print(f"stated: {sum(run['probability'] for run in runs):.2f} runs that differ")
 
 
-def adversary(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return 3000 samples (X, y) of four or five classes."""
-    N, D = 3000, 5 if kind == "D = 5" else int(rng.integers(10, 60))
+def adversary(kind: str, rng: np.random.Generator, N: int = 3000, D: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return N samples (X, y) of four or five classes; D is 5, or as given, or drawn."""
+    D = 5 if kind == "D = 5" else int(rng.integers(10, 60)) if D is None else D
     y = rng.integers(0, 4, size=N)
     shift = rng.normal(size=(5, D)) * rng.uniform(0.1, 1)
     if kind == "class of 3":
@@ -179,6 +181,40 @@ def speed(M: Annotated[int, typer.Argument()] = 100_000, exact: bool = True, rep
             seconds = perf_counter() - started
             missing, moved = compare(found, expected.indices)
             print(f"  exact {seconds:.2f} s: {seconds / min(times):.1f} x; {missing} picks differ, {moved} in another place", flush=True)
+
+
+@app.command()
+def useless(N: int = 20_000, D: int = 200, M: int = 6000, k: int = 200, rounds: int = 3) -> None:
+    """Seconds of both methods where the surrogate is wrong: the worst that screening costs."""
+    for kind in ADVERSARIES:
+        X, y = adversary(kind, np.random.default_rng(0), N, D)
+        W = np.random.default_rng(1).standard_normal((X.shape[1], M), dtype=np.float32)
+        nc_fast.campaign(W[:, :600], X[:2000], y[:2000], 5)
+        seconds: dict[str, list[float]] = {"exact": [], "screened": []}
+        for _ in range(rounds):
+            for method, taken in seconds.items():
+                started = perf_counter()
+                found = nc_fast.campaign(W, X, y, k, method=method)
+                taken.append(perf_counter() - started)
+        ratio = np.median([own / whole for whole, own in zip(*seconds.values(), strict=True)])
+        print(f"{kind:12} exact {np.median(seconds['exact']):.2f} s, screened {ratio:.2f} of it. {found.certificate}", flush=True)
+
+
+@app.command()
+def costs(out: Path, pools: Annotated[str, typer.Option()] = "2500,5000,10000,20000,50000,100000") -> None:
+    """Seconds against the number of candidates, MNIST, alpha 0.5, for the picture; exact seconds once."""
+    X, y = images("mnist", FASHION)
+    W = pool(784, max(map(int, pools.split(","))), 0)
+    nc_fast.campaign(W[:, :600], X[:2000], y[:2000], 5)
+    table: dict[str, list[tuple[int, float]]] = {"exact, k = 100": []} | {f"screened, k = {k}": [] for k in PICKS}
+    for M in map(int, pools.split(",")):
+        part = np.ascontiguousarray(W[:, :M])
+        for k, method, label in ((100, "exact", "exact, k = 100"), *((k, "screened", f"screened, k = {k}") for k in PICKS)):
+            started = perf_counter()
+            nc_fast.campaign(part, X, y, k, method=method)
+            table[label].append((M, perf_counter() - started))
+            print(f"M = {M}, {label}: {table[label][-1][1]:.2f} s", flush=True)
+    out.write_text(json.dumps(table))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
     python benchmarks/memory.py                     # all sizes, float32 and uint8 X
     python benchmarks/memory.py 60000x784x20000 --json out/memory.json
+    python benchmarks/memory.py 60000x784x20000 --method screened
 
 Each measurement is a fresh process: it makes the inputs, sets the kernel's high-water mark back to what is resident, runs the
 campaign, and reads the mark (VmHWM). Where that mark cannot be set back, the peak before the call counts as the inputs. Cold
@@ -47,15 +48,15 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * KIB
 
 
-def measure_here(name: str, kind: str, warm: bool) -> dict[str, int]:
+def measure_here(name: str, kind: str, method: str, warm: bool) -> dict[str, int]:
     """Return, in bytes, the inputs' size and by how much a campaign raises the peak; warm: after a campaign of tiny size."""
     if warm:
         W, X, y = arrays(sizes.TINY.name, kind)
-        nc_fast.campaign(W, X, y, sizes.TINY.k)
+        nc_fast.campaign(W, X, y, sizes.TINY.k, method=method)
     W, X, y = arrays(name, kind)
     reset_peak()
     before = peak_bytes()
-    nc_fast.campaign(W, X, y, next(size.k for size in sizes.MEMORY if size.name == name))
+    nc_fast.campaign(W, X, y, next(size.k for size in sizes.MEMORY if size.name == name), method=method)
     return {"inputs": W.nbytes + X.nbytes + y.nbytes, "raised": peak_bytes() - before}
 
 
@@ -66,11 +67,11 @@ def arrays(name: str, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return given.W, given.X if kind == "float32" else given.X_bytes, given.y
 
 
-def measure(name: str, kind: str) -> dict[str, int]:
+def measure(name: str, kind: str, method: str) -> dict[str, int]:
     """Return bytes: inputs, and how far a first (cold) and a later (warm) campaign raise the peak, each in a fresh process."""
     found = {}
     for call in ("cold", "warm"):
-        program = f"import json, memory; print(json.dumps(memory.measure_here({name!r}, {kind!r}, {call == 'warm'})))"
+        program = f"import json, memory; print(json.dumps(memory.measure_here({name!r}, {kind!r}, {method!r}, {call == 'warm'})))"
         folder = Path(__file__).resolve().parent
         done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True)
         result = json.loads(done.stdout)
@@ -80,6 +81,7 @@ def measure(name: str, kind: str) -> dict[str, int]:
 
 def main(
     names: Annotated[list[str] | None, typer.Argument(help="Names of sizes; default: all.")] = None,
+    method: str = "exact",
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the bytes there too.")] = None,
 ) -> None:
     """Show by how many MiB a campaign raises the peak memory over its inputs."""
@@ -87,7 +89,7 @@ def main(
     found = {}
     for name in names or [size.name for size in sizes.MEMORY]:
         for kind in X_KINDS:
-            found[f"{name} {kind}"] = result = measure(name, kind)
+            found[f"{name} {kind}"] = result = measure(name, kind, method)
             table.add_row(name, kind, *(f"{result[what] / MIB:.0f}" for what in ("inputs", "cold", "warm")))
     Console().print(table)
     if json_path:
