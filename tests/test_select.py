@@ -49,6 +49,13 @@ def test_rank_exhausted_restarts(backend):
     np.testing.assert_allclose(found.gains, [4.0, 3.0, 2.0, 1.0])
 
 
+def test_a_ratio_that_falls_to_nothing_bit_by_bit_counts_as_0(backend):
+    W = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 5e-6], [0.0, 0.0, 5e-7]])  # the last keeps 5e-6 of its length, then 5e-7
+    found = nc_fast.select(W, [4.0, 3.0, 1.0], 3, by_class=False, backend=backend)
+    assert found.restarts == 1
+    np.testing.assert_allclose(found.gains, [4.0, 3.0, 1.0])
+
+
 def test_a_negative_score_prefers_what_points_elsewhere(backend):
     W = np.array([[1.0, 1.0, 0.0], [0.0, 0.1, 1.0]])
     assert nc_fast.select(W, [-1.0, -1.0, -1.5], 2, by_class=False, backend=backend).indices.tolist() == [0, 2]
