@@ -7,7 +7,7 @@ SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 
-.PHONY: demo test bench lint types check format wheel clean
+.PHONY: demo test mutate bench lint types check format wheel clean
 
 demo: $(VENV)/demo
 	mkdir -p out
@@ -16,6 +16,11 @@ demo: $(VENV)/demo
 # Two workers; the GPU kernels run in Triton's interpreter, on CPU tensors.
 test: $(VENV)/test
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+
+# Mutants live in mutants/, a copy; `mutmut results` and `mutmut show NAME` say which survived.
+mutate: $(VENV)/mutate
+	rm -rf mutants
+	$(BIN)/mutmut run --max-children 2
 
 bench: $(VENV)/bench
 	mkdir -p out
@@ -48,4 +53,4 @@ $(VENV)/%: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist out *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist mutants out *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -331,7 +331,8 @@ void NullSpaceProjector::advance(const T* w, Residual& residual, std::vector<dou
       const double coefficient = scratch[i] / scale;
       const double squared = residual.squared - coefficient * coefficient;
       ++residual.step;
-      if (squared < kRecomputeBelow * residual.anchor) {
+      // At the rank tolerance too: whether a ratio counts as 0 is decided on the residual itself, nowhere else.
+      if (squared < kRecomputeBelow * residual.anchor || squared <= kRankToleranceSquared) {
         recompute(w, residual);
         break;  // the coefficients left were those of the replaced vector
       }

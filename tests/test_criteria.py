@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import nc_fast
+from nc_fast.criteria import apply_criterion
 from nc_fast.types import ClassMoments
 
 
@@ -36,6 +37,12 @@ def test_a_zero_norm_is_left_at_zero():
     scores = nc_fast.ib_scores(moments_of(np.zeros((2, 3)), np.zeros((2, 3)), [2, 2]))
     assert scores.score.tolist() == [0, 0, 0]
     assert scores.live.tolist() == [False, False, False]
+
+
+def test_any_spread_is_alive_and_none_is_dead():
+    moments = moments_of([[0, 1], [0, 1]], [[1e-9, 0], [0, 0]], [5, 5])
+    assert nc_fast.ib_scores(moments).live.tolist() == [True, False]
+    assert apply_criterion(lambda m: (m.mean[0], m.mean.argmax(0)), moments).live.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("scale", [1e-100, 1e100])

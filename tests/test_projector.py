@@ -138,6 +138,11 @@ def test_rank_tolerance() -> None:
     np.testing.assert_allclose(projector.basis @ projector.basis.T, np.eye(2), atol=1e-15)
 
 
+def test_rank_tolerance_holds_where_subtraction_alone_brings_a_ratio_below_it() -> None:
+    ratios = projector_on(np.eye(3, 2)).ratios(np.array([[1.0, 1.0], [5e-6, 5e-6], [5e-7, 2e-6]]))
+    np.testing.assert_allclose(ratios, [0.0, 2e-6], rtol=1e-9)
+
+
 def test_nearly_collinear_vectors_give_an_orthonormal_basis() -> None:
     rng = np.random.default_rng(9)
     vectors = rng.standard_normal((50, 1)) + 1e-4 * rng.standard_normal((50, 30))

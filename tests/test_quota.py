@@ -16,6 +16,7 @@ from nc_fast import share_quota
         ([7], 7, [7]),
         ([4, 4], 0, [0, 0]),
         ([20, 3, 10], 14, [6, 3, 5]),
+        ([3, 3, 20], 11, [3, 3, 5]),
     ],
 )
 def test_examples(sizes, k, expected):
@@ -32,6 +33,17 @@ def test_everything_is_shared_and_as_evenly_as_sizes_allow(sizes, k):
     unsatisfied = quota[quota < sizes]
     if len(unsatisfied):
         assert quota.max() <= unsatisfied.min() + 1
+
+
+def test_many_equal_groups_give_what_is_left_over_to_the_last():
+    assert share_quota([5] * 40, 90).tolist() == [2] * 30 + [3] * 10
+    assert share_quota([7, 5, 6] * 34, 4 * 102 + 20).tolist() == [4, 4, 4] * 14 + [5, 4, 4] * 20
+
+
+def test_sizes_in_narrow_integers():
+    quota = share_quota(np.array([200, 200], np.uint8), 300)
+    assert quota.tolist() == [150, 150]
+    assert quota.dtype == np.int64
 
 
 @pytest.mark.parametrize("k", [-1, 4])

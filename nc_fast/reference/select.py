@@ -36,7 +36,7 @@ def select(
             restarts += span.restart_if_exhausted(left)
             value = np.where(left, gain(score[members], span.ratios()), -np.inf)
             best = value.max()
-            tied = left & (value >= best - TIE_TOLERANCE * abs(best) if np.isfinite(best) else left)
+            tied = left & (value >= best - TIE_TOLERANCE * abs(best))  # at -inf all that are left
             pick = int(np.argmax(tied))
             indices.append(members[pick])
             gains.append(value[pick])
@@ -84,7 +84,7 @@ class Span:
 def unit_columns(W: np.ndarray) -> np.ndarray:
     """Return the columns of W in float64 at length 1; a zero column stays zero."""
     W = W.astype(np.float64)
-    W /= np.maximum(np.abs(W).max(axis=0, initial=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
+    W /= np.maximum(np.abs(W).max(axis=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
     units: np.ndarray = W / np.maximum(np.linalg.norm(W, axis=0), np.finfo(np.float64).tiny)
     return units
 
