@@ -15,6 +15,8 @@ from nc_fast._progress import Report
 from nc_fast._selection import nonzero_columns
 from nc_fast.criteria import Criterion
 from nc_fast.screening.surrogates import (
+    FACTORS,
+    FIT_ROWS,
     LINEAR_PLUS_RELU,
     MAX_COMPONENTS,
     MAX_RANK,
@@ -32,6 +34,7 @@ COLUMNS_AT_ONCE = 8192  # of exact moments: bounds the copy of the weights
 ONE_PASS = "fp16"  # the GPU's cheapest precision: a third of the exact product
 NODE_FLOPS = 60  # of an activation at a quadrature node
 CLOSED_FORM_FLOPS = 300
+FIXED_FLOPS = 2e10  # the time of what screening does whatever the pool, a tenth of a second or two
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Problem:
     surrogate : () -> surrogate moments of the whole pool, NumPy.
     second : columns -> moments by another surrogate, or None.
     pick : W, score, pool, quota -> Picks, the backend's selection.
-    overhead, second_cost : what the surrogates cost for the whole pool, in exact columns.
+    overhead, second_cost : what screening and its second surrogate cost besides exact moments, in exact columns.
     surrogate_name, second_name : in words.
     """
 
@@ -140,10 +143,10 @@ def problem(stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules
 
 
 def _mixture_cost(N: int, D: int, M: int, count: np.ndarray, activation: Any) -> float:
-    """Return what fitting and asking the mixture costs, in exact columns."""
+    """Return what fitting and asking the mixture, and looking at the pool, cost in exact columns."""
     rank = min(MAX_RANK, D)
     components = int(np.clip(count // ROWS_PER_COMPONENT, 1, MAX_COMPONENTS).sum())
     elementwise = CLOSED_FORM_FLOPS if activation in LINEAR_PLUS_RELU else QUADRATURE_NODES * NODE_FLOPS
-    fit = 8 * N * D * rank + 60 * D * rank * rank
-    ask = M * (4 * D * rank + components * (4 * D + 2 * rank * rank + elementwise))
-    return float((fit + ask) / (N * (2 * D + NODE_FLOPS)))
+    fit = 2 * N * D * len(count) + 3 * min(N, FIT_ROWS) * D * rank
+    ask = M * (2 * D * (rank + 2 * components) + components * (2 * FACTORS * rank + elementwise))
+    return float((FIXED_FLOPS + fit + ask) / (N * (2 * D + NODE_FLOPS)))

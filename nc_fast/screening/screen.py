@@ -21,7 +21,7 @@ EXCLUSION_RISK = 0.01  # most that is accepted: probability that a candidate lef
 EXCLUSION_AIM = 0.001  # what is left of it by the first shortlist, so that a second is rarely needed
 WEIGHTS_DOUBT = 0.2  # probability that the estimated weights of the score change the picks: beyond it a second audit is made,
 WEIGHTS_AIM = 0.03  # as large as brings it down to this,
-SECOND_AUDIT = 0.25  # but no larger than this part of the pool
+SECOND_AUDIT = 0.25  # but no larger than this part of the pool, and not at all where it would more than double the price
 QUOTA_RISK = 0.01  # aimed at: probability that the sizes of the groups share k otherwise
 AUDIT_BASE = 512
 AUDIT_PER_PICK = 1.0
@@ -428,15 +428,16 @@ class _View:
         return self.problem.weights(np.flatnonzero(self.known & self.live))
 
     def audit_wanted(self) -> int:
-        """Return how many more candidates to audit so that the score's weights are known well enough."""
+        """Return how many more candidates to audit so that the score's weights are known well enough; 0 where that is too dear."""
         M, audited, risk = len(self.score), int(self.pool.audit.sum()), self.weights_risk
         if risk <= WEIGHTS_DOUBT:
             return 0
         # The chance that an error of standard deviation 1 / sqrt(audited) exceeds the narrowest gap.
         gap, aim = (NormalDist().inv_cdf(1 - min(risk, SURE_TO_CHANGE) / 2) for risk in (risk, WEIGHTS_AIM))
         wanted = audited * ((aim / gap) ** 2 - 1)
-        affordable = min(SECOND_AUDIT * M - audited, PAYS * M - self.problem.overhead - self.pool.n_known)
-        return max(0, int(min(wanted, affordable)))
+        extra = max(0, int(min(wanted, SECOND_AUDIT * M - audited)))
+        spent = self.problem.overhead + self.pool.n_known
+        return extra if extra <= spent and spent + extra <= PAYS * M else 0
 
     def result(self, rounds: int) -> Screened:
         """Wrap up."""
