@@ -560,3 +560,15 @@ def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
     assert not [row for row in rows if row.stage == "failed"], capsys.readouterr().out
     assert {"ceiling", "moments", "selection", "campaign", "agreement"} == {row.stage for row in rows}
     assert (tmp_path / "report.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("layout", ["reversed", "packed"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4)])
+def test_layouts_that_torch_does_not_take(layout, shape, rng):
+    from nc_fast.gpu.device import as_tensor
+
+    array = rng.normal(size=shape).astype(np.float32)
+    packed = np.zeros(shape, [("pad", "u1"), ("value", "f4")])
+    packed["value"] = array
+    view = packed["value"] if layout == "packed" else array[::-1, ::-1].copy()[::-1, ::-1]
+    np.testing.assert_array_equal(as_tensor(view).numpy(), array)
