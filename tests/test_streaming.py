@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -431,6 +432,30 @@ def test_files_of_something_else(saved, changes, message):
     rewrite(saved[".npz"], **changes)
     with pytest.raises(ValueError, match=message):
         nc_fast.ClassMoments.load(saved[".npz"])
+
+
+@pytest.mark.parametrize("suffix", _storage.SUFFIXES)
+def test_classes_that_are_no_text(tmp_path, suffix, rng):
+    path = tmp_path / f"moments{suffix}"
+    nc_fast.class_moments(rng.normal(size=(2, 5)), rng.normal(size=(3, 2)), ["a", "b", "a"]).save(path)
+    data = path.read_bytes()
+    at = data.index("ab".encode("utf-32-le"))
+    changed = data[:at] + b"\xff" * 8 + data[at + 8 :]
+    if suffix == ".npz":  # with the checksum that the changed member has to have
+        old, new = (struct.pack("<I", zlib.crc32(whole[at - 128 : at + 8])) for whole in (data, changed))
+        assert changed.count(old) == 2
+        changed = changed.replace(old, new)
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match="expected classes of Unicode strings, got numbers that are no character"):
+        nc_fast.ClassMoments.load(path)
+
+
+def test_a_tensor_entry_is_quoted_in_one_line(saved):
+    path = saved[".safetensors"]
+    table = json.dumps({"__metadata__": {}, **dict.fromkeys(_storage.NAMES, "one\ntwo")}).encode()
+    path.write_bytes(struct.pack("<Q", len(table)) + table)
+    with pytest.raises(ValueError, match=r"expected classes declared with .*, got 'one\\ntwo'"):
+        nc_fast.ClassMoments.load(path)
 
 
 @pytest.mark.parametrize(
