@@ -6,8 +6,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_SCALE ?= 24
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo test bench lint types check format wheel clean
+.PHONY: demo test fuzz fuzz-readers bench lint types check format wheel clean
 
 demo: $(VENV)/demo
 	mkdir -p out
@@ -16,6 +18,15 @@ demo: $(VENV)/demo
 # Two workers; the GPU kernels run in Triton's interpreter, on CPU tensors.
 test: $(VENV)/test
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal --cov --cov-report=term --cov-fail-under=95 $(PYTEST_ARGS)
+
+# Random inputs, 24 times as many as in the tests; then files that Atheris makes, FUZZ_SECONDS for each reader.
+fuzz: $(VENV)/test
+	NC_FAST_FUZZ_SCALE=$(FUZZ_SCALE) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_fuzz.py --numprocesses 2 $(PYTEST_ARGS)
+
+fuzz-readers: $(VENV)/fuzz
+	mkdir -p out
+	set -e; for reader in idx idx-gz npz moments-npz moments-safetensors; do \
+		FUZZ_ARTIFACTS=out/ $(BIN)/python tests/fuzz_readers.py $$reader -max_total_time=$(FUZZ_SECONDS); done
 
 bench: $(VENV)/bench
 	mkdir -p out
