@@ -147,8 +147,11 @@ def main() -> None:
             (corpus / seed).write_bytes(content)
 
         def one_input(content: bytes) -> None:
-            for variant in (content, mended(content)) if suffix.endswith(".npz") else (content,):
-                read(name, path, variant)
+            read(name, path, content)
+            if suffix == ".gz":
+                read(name, path, gzip.compress(content, 1))
+            elif suffix.endswith(".npz"):
+                read(name, path, mended(content))
 
         limits = [f"-max_len={LARGEST_FILE}", f"-rss_limit_mb={MEMORY_MIB}", f"-timeout={SECONDS_A_FILE}", "-print_final_stats=1"]
         atheris.Setup(
