@@ -104,6 +104,14 @@ def test_every_type_of_samples(rng, samples):
     assert_close_to(found, exact, 1e-6)
 
 
+def test_integers_beyond_int64(rng):
+    W, X, codes, bias = problem(rng)
+    W = W * np.float32(1e-4)  # squares of activations are float32 here
+    X = rng.integers(0, 2**64, size=X.shape, dtype=np.uint64)
+    exact = reference_moments(W, X, codes, np.arange(len(RAGGED)), bias=bias, activation="relu")
+    assert_close_to(run(W, X, codes, bias), exact, 1e-5)
+
+
 @pytest.mark.parametrize("samples", [torch.float32, torch.uint8], ids=str)
 @pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16], ids=str)
 def test_half_weights(rng, weights, samples):
