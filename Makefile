@@ -6,8 +6,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_SCALE ?= 24
+FUZZ_SECONDS ?= 60
 
-.PHONY: demo test mutate bench lint types check format wheel clean
+.PHONY: demo test fuzz fuzz-readers mutate bench lint types check format wheel clean
 
 demo: $(VENV)/demo
 	mkdir -p out
@@ -21,6 +23,15 @@ test: $(VENV)/test
 mutate: $(VENV)/mutate
 	rm -rf mutants
 	$(BIN)/mutmut run --max-children 2
+
+# Random inputs, 24 times as many as in the tests; then files that Atheris makes, FUZZ_SECONDS for each reader.
+fuzz: $(VENV)/test
+	NC_FAST_FUZZ_SCALE=$(FUZZ_SCALE) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_fuzz.py --numprocesses 2 $(PYTEST_ARGS)
+
+fuzz-readers: $(VENV)/fuzz
+	mkdir -p out
+	set -e; for reader in idx idx-gz npz moments-npz moments-safetensors; do \
+		FUZZ_ARTIFACTS=out/ $(BIN)/python tests/fuzz_readers.py $$reader -max_total_time=$(FUZZ_SECONDS); done
 
 bench: $(VENV)/bench
 	mkdir -p out

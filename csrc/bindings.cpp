@@ -39,6 +39,9 @@ std::string shape_of(const py::array& array) { return py::str(array.attr("shape"
 
 // `kinds` says what was expected, e.g. "a NumPy array of float32 or float64".
 py::array as_array(const std::string& name, const py::object& object, const std::string& kinds) {
+  if (py::hasattr(object, "mask")) {
+    throw py::type_error(name + ": expected an array without a mask, got a masked array; fill it first");
+  }
   if (py::isinstance<py::array>(object)) return py::reinterpret_borrow<py::array>(object);
   throw py::type_error(name + ": expected a NumPy array of " + kinds + ", got " + type_name(object));
 }
@@ -157,8 +160,11 @@ class SharedProjector {
 };
 
 std::unique_ptr<SharedProjector> make_projector(const py::int_& dim) {
-  const long long value = dim.cast<long long>();
-  if (value < 1) throw py::value_error("dim: expected an integer >= 1, got " + std::to_string(value));
+  int overflow = 0;
+  const long long value = PyLong_AsLongLongAndOverflow(dim.ptr(), &overflow);
+  if (overflow != 0 || value < 1) {
+    throw py::value_error("dim: expected an integer from 1 to 2^63 - 1, got " + std::string(py::str(dim)));
+  }
   return std::make_unique<SharedProjector>(NullSpaceProjector(static_cast<std::size_t>(value)));
 }
 
@@ -213,13 +219,22 @@ py::tuple get_state(const SharedProjector& self) { return py::make_tuple(self.di
 std::unique_ptr<SharedProjector> from_state(const py::tuple& state) {
   if (state.size() != 2)
     throw py::value_error("state: expected (dim, basis), got " + std::to_string(state.size()) + " items");
-  const auto dim = state[0].cast<std::size_t>();
+  if (!py::isinstance<py::int_>(state[0]) || !py::isinstance<py::array_t<double>>(state[1])) {
+    throw py::value_error("state: expected (dim, basis), an integer and an array of float64, got " +
+                          type_name(state[0]) + " and " + type_name(state[1]));
+  }
+  const auto projector = make_projector(state[0]);  // checks dim
+  const std::size_t dim = projector->dim();
   const auto rows = state[1].cast<py::array_t<double, py::array::c_style>>();
-  if (dim == 0 || rows.ndim() != 2 || static_cast<std::size_t>(rows.shape(1)) != dim || rows.shape(0) > rows.shape(1)) {
+  if (rows.ndim() != 2 || static_cast<std::size_t>(rows.shape(1)) != dim || rows.shape(0) > rows.shape(1)) {
     wrong_shape("basis", "(rank, D) = (<= D, " + std::to_string(dim) + ")", rows);
   }
-  return std::make_unique<SharedProjector>(
-      NullSpaceProjector(dim, std::vector<double>(rows.data(), rows.data() + rows.size())));
+  std::vector<double> basis(rows.data(), rows.data() + rows.size());
+  for (std::size_t first = 0; first < basis.size(); first += dim) {
+    const double square = std::inner_product(&basis[first], &basis[first] + dim, &basis[first], 0.0);
+    if (!(std::abs(square - 1) < 1e-6)) throw py::value_error("basis: expected rows of length 1, got other values");
+  }
+  return std::make_unique<SharedProjector>(NullSpaceProjector(dim, std::move(basis)));
 }
 
 std::string repr(const SharedProjector& self) {

@@ -21,8 +21,11 @@ def array_namespace(array: object) -> ModuleType:
 
 
 def as_numpy(array: Any) -> np.ndarray:
-    """Return ``array`` as a NumPy array, sharing memory where the tensor lives on the CPU."""
-    return array.detach().cpu().numpy() if is_tensor(array) else np.asarray(array)
+    """Return ``array`` as a NumPy array, sharing memory where the tensor lives on the CPU; bfloat16 comes as float32."""
+    if not is_tensor(array):
+        return np.asarray(array)
+    host = array.detach().cpu()
+    return np.asarray((host.float() if str(host.dtype) == "torch.bfloat16" else host).numpy())
 
 
 def as_tensor(array: np.ndarray) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nc_fast import _storage
-from nc_fast._arrays import as_numpy, is_tensor
+from nc_fast._arrays import as_numpy
 from nc_fast.types import ClassMoments
 
 EVERY_SECONDS = 30.0
@@ -67,7 +67,5 @@ class Checkpoint:
 
 def fingerprint(array: Any) -> str:
     """Return a digest of an array's numbers, its dtype and its shape."""
-    if is_tensor(array) and str(array.dtype) == "torch.bfloat16":
-        array = array.float()  # exact, and NumPy has no bfloat16
     array = np.ascontiguousarray(as_numpy(array))
     return hashlib.sha256(f"{array.dtype.str} {array.shape}".encode() + array.tobytes()).hexdigest()

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from difflib import get_close_matches
+from math import isfinite
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -65,8 +68,8 @@ def weights(name: str, value: object, *, half: bool) -> Array:
 
 def samples(name: str, value: object, W: Array, *, half: bool) -> Array:
     """Check an (N, D) matrix of samples: floating or integer, where the checked weights W can meet it."""
+    _same_place(name, value, W)
     X = _array(name, value)
-    _same_place(name, X, W)
     if not is_integer(X):
         _float_kind(name, X, half, also=" or integer")
     _matrix(name, X, "(N, D)")
@@ -79,7 +82,7 @@ def samples(name: str, value: object, W: Array, *, half: bool) -> Array:
 
 def sliced_samples(name: str, value: Any, W: Array, *, half: bool) -> Any:
     """Check what an array-like that is read slice by slice says of itself; the numbers in it are looked at later."""
-    samples(name, np.empty((1, 1), dtype_of(value)), np.empty((1, 1)), half=half)
+    samples(name, np.zeros((1, 1), dtype_of(value)), np.zeros((1, 1)), half=half)
     shape = tuple(value.shape)
     if len(shape) != 2:
         raise ValueError(f"{name}: expected shape (N, D), got {shape}")
@@ -99,14 +102,14 @@ def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
     """Check (N,) labels; return them as a NumPy array."""
     y = as_numpy(_array(name, value))
     if y.dtype == object:
-        y = np.array(y.tolist())
+        y = _array(name, y.tolist())
     if y.dtype.kind == "f":
         raise TypeError(f"{name}: expected integer, boolean or string labels, got {y.dtype}; bin it first: numpy.digitize(y, edges)")
     if y.dtype.kind not in LABEL_KINDS:
         raise TypeError(f"{name}: expected integer, boolean or string labels, got {y.dtype}")
     if y.shape != (n_samples,):
         raise ValueError(f"{name}: expected shape (N,) = ({n_samples},), got {y.shape}")
-    return y
+    return y.astype(y.dtype.newbyteorder("="), copy=False)
 
 
 def biases(value: object, W: Array) -> np.ndarray:
@@ -135,9 +138,9 @@ def count(name: str, value: object, most: int) -> int:
 
 def alpha(value: object) -> float:
     """Check the weight of I(X;Z)."""
-    if isinstance(value, (bool, np.bool_, str)) or not np.isscalar(value) or not np.isreal(value):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
         raise TypeError(f"alpha: expected a number in [0, 1], got {value!r}")
-    number = float(value)  # type: ignore[arg-type]
+    number = float(value)
     if not 0 <= number <= 1:
         raise ValueError(f"alpha: expected a number in [0, 1], got {value!r}")
     return number
@@ -147,6 +150,12 @@ def enough_classes(weight: float, classes: np.ndarray) -> None:
     """Check that there are two classes where label information counts."""
     if weight < 1 and len(classes) < 2:
         raise ValueError(f"y: expected at least two classes when alpha < 1, got {len(classes)}: {classes.tolist()}")
+
+
+def no_overflow(largest: float) -> None:
+    """Check the largest magnitude among a criterion's terms: finite W, X and bias may give activations that overflow."""
+    if not isfinite(largest):
+        raise ValueError(f"W, X, bias: expected activations with finite moments, got an overflow ({largest}); scale them down")
 
 
 def scored(value: object, groups: object, n_candidates: int, *, by_class: bool) -> Scores:
@@ -223,7 +232,11 @@ def _array(name: str, value: object) -> Array:
     if is_tensor(value):
         if str(value.layout) != "torch.strided":
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-        return value.detach()
+        if value.device.type == "meta":
+            raise ValueError(f"{name}: expected a tensor with values, got one on the meta device")
+        if not _numpy_has(dtype := str(value.dtype).removeprefix("torch.")):
+            raise TypeError(f"{name}: expected a dtype that NumPy has too, or bfloat16, got {dtype}")
+        return value.detach().resolve_conj().resolve_neg()  # kernels read the memory, where a lazy minus is not
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected an array without a mask, got a masked array; fill it first")
     try:
@@ -235,7 +248,15 @@ def _array(name: str, value: object) -> Array:
     return array
 
 
-def _same_place(name: str, array: Array, W: Array) -> None:
+def _numpy_has(dtype: str) -> bool:
+    try:
+        np.dtype(dtype)
+    except TypeError:
+        return dtype == "bfloat16"
+    return True
+
+
+def _same_place(name: str, array: object, W: Array) -> None:
     """Samples may stay in host memory when the weights are on a GPU; nothing else may be apart."""
     place, expected = (str(a.device) if is_tensor(a) else "cpu" for a in (array, W))
     if place not in ("cpu", expected):

@@ -32,7 +32,8 @@ class Backend:
     def place(self, W: Any, array: Any) -> Any:
         """Return the array where the backend computes when the weights are ``W``: a NumPy array, or a tensor on its device."""
         if not self.takes_tensors:
-            return as_numpy(array)
+            found = as_numpy(array)
+            return found.astype(found.dtype.newbyteorder("="), copy=False)  # compiled code reads native bytes only
         device = import_module("nc_fast.gpu.device")
         return device.to_device(array, device.compute_device(W))
 

@@ -16,6 +16,7 @@ import numpy as np
 from nc_fast import _checks, _dispatch
 from nc_fast._arrays import array_namespace, is_tensor, like
 from nc_fast._checkpoint import Checkpoint, fingerprint
+from nc_fast._labels import join_labels
 from nc_fast._progress import Report
 from nc_fast._slices import block_rows, is_sliced, read_rows
 from nc_fast.types import Array, ClassMoments
@@ -219,5 +220,5 @@ class _Block:
 
 
 def _batch(X: Array, labels: list[np.ndarray]) -> Batch:
-    classes, codes = _checks.labels("y", np.concatenate(labels), len(X))
+    classes, codes = _checks.labels("y", join_labels(labels), len(X))
     return Batch(X, codes, classes)

@@ -21,6 +21,8 @@ def block_rows(n_features: int) -> int:
 
 def is_sliced(X: object) -> bool:
     """Whether X is read slice by slice: a view of a memory map, or an array-like that is neither NumPy's nor torch's."""
+    if isinstance(X, np.ma.MaskedArray):  # also one around a memory map: to be refused, not to be read without its mask
+        return False
     if isinstance(X, np.ndarray):
         return _mapped(X) is not None
     return not is_tensor(X) and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
@@ -37,7 +39,10 @@ def dtype_of(X: Any) -> np.dtype[Any]:
 
 def read_rows(X: Any, first: int, stop: int) -> np.ndarray:
     """Return rows of X in memory, read in one slice; pages of a memory map are given back, so that they do not add up."""
-    block = np.array(X[first:stop])
+    rows = X[first:stop]
+    if np.ma.is_masked(rows):  # netCDF4's slices are masked arrays, most of them with nothing masked
+        raise TypeError(f"X: expected an array without a mask, got masked values in rows {first} to {stop - 1}; fill them first")
+    block = np.array(rows)
     map_ = _mapped(X) if isinstance(X, np.ndarray) else None
     if map_ is not None and hasattr(mmap, "MADV_DONTNEED"):
         _release(map_, X[first:stop])

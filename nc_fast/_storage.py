@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from nc_fast.data import LABEL_KINDS, MAX_BYTES, PathLike, read_npz, replacing
+from nc_fast.data import LABEL_KINDS, MAX_BYTES, MAX_QUOTED, PathLike, listed, read_npz, replacing, text_is_unicode
 
 FORMAT = "nc_fast.ClassMoments"
 VERSION = 1
@@ -70,7 +70,9 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if header.get("format") != FORMAT or not isinstance(header.get("notes"), dict):
         raise ValueError(f"{path}: expected the format {FORMAT}, got {str(header.get('format'))[:40]!r}")
     if header.get("version") != VERSION:
-        raise ValueError(f"{path}: expected version {VERSION} of {FORMAT}, got {header.get('version')!r}; a newer nc_fast may read it")
+        raise ValueError(
+            f"{path}: expected version {VERSION} of {FORMAT}, got {repr(header.get('version'))[:40]}; a newer nc_fast may read it"
+        )
     _check_moments(path, arrays)
     if header.get("sha256") != _checksum(arrays, header["notes"]):
         raise ValueError(f"{path}: expected the checksum in its header, got another; the file is damaged")
@@ -107,7 +109,7 @@ def _check_moments(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     if classes.ndim != 1 or classes.dtype.kind not in LABEL_KINDS or not classes.dtype.isnative:
         raise ValueError(f"{path}: expected classes (C,) of integers, booleans or strings, got {classes.shape}, {classes.dtype}")
     if len(classes) > 1 and not (classes[1:] > classes[:-1]).all():
-        raise ValueError(f"{path}: expected classes sorted and distinct, got {classes[:10].tolist()}")
+        raise ValueError(f"{path}: expected classes sorted and distinct, got {repr(classes[:10].tolist())[:MAX_QUOTED]}")
     if count.shape != classes.shape or count.dtype != np.int64 or (count < 0).any():
         raise ValueError(f"{path}: expected count (C,) = {classes.shape} int64 >= 0, got {count.shape}, {count.dtype}")
     if mean.ndim != 2 or len(mean) != len(classes) or mean.dtype != np.float64:
@@ -144,7 +146,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         table = _header(path, file.read(length))
         metadata = table.pop("__metadata__", None)
         if not isinstance(metadata, dict) or sorted(table) != sorted(NAMES):
-            raise ValueError(f"{path}: expected tensors {', '.join(NAMES)} and metadata, got {', '.join(sorted(table)) or 'none'}")
+            raise ValueError(f"{path}: expected tensors {', '.join(NAMES)} and metadata, got {listed(table)}")
         arrays, end = {}, 0
         for name in NAMES:
             dtype, shape = _declared(path, name, table[name], begin=end)
@@ -171,7 +173,7 @@ def _declared(path: Path, name: str, entry: Any, begin: int) -> tuple[np.dtype[A
     except (KeyError, TypeError, ValueError):
         fits = False
     if not fits:
-        raise ValueError(f"{path}: expected {name} declared with dtype, shape and offsets that fit, got {str(entry)[:100]}")
+        raise ValueError(f"{path}: expected {name} declared with dtype, shape and offsets that fit, got {repr(entry)[:100]}")
     return dtype, shape
 
 
@@ -183,4 +185,6 @@ def _labels(path: Path, as_bytes: np.ndarray, dtype: object) -> np.ndarray:
     fits = labels is not None and labels.kind in LABEL_KINDS and as_bytes.dtype == np.uint8 and as_bytes.shape[1:] == (labels.itemsize,)
     if not fits:
         raise ValueError(f"{path}: expected classes as bytes of a label dtype, got {str(dtype)[:40]!r} and {as_bytes.shape}")
-    return np.frombuffer(as_bytes.tobytes(), labels)
+    found = np.frombuffer(as_bytes.tobytes(), labels)
+    text_is_unicode(path, "classes", found)
+    return found

@@ -38,7 +38,7 @@ def ib_scores(moments: ClassMoments, *, alpha: float = 0.5) -> Scores:
     Raises
     ------
     ValueError
-        When alpha is outside [0, 1], or below 1 with fewer than two classes.
+        When alpha is outside [0, 1], or below 1 with fewer than two classes; when the moments have overflowed.
 
     Notes
     -----
@@ -76,6 +76,7 @@ def apply_criterion(criterion: Criterion, moments: ClassMoments) -> Scores:
 
 def _unit(v: Array) -> Array:
     largest = abs(v).max()
+    _checks.no_overflow(float(largest))
     if largest == 0:
         return v
     v = v / largest  # first, so that the squares neither overflow nor vanish

@@ -10,8 +10,9 @@ import gzip
 import math
 import os
 import struct
+import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,10 @@ import numpy as np
 
 MAX_BYTES = 8 << 30  # larger arrays are better mapped than loaded; far above EMNIST's 0.6 GB, far below a decompression bomb
 DEFLATE_RATIO = 1032  # no deflate stream expands more (zlib's technical notes)
+LARGE_BYTES = 1 << 30  # from here on, what expands more than LARGE_RATIO is a bomb sooner than data; MNIST expands 5 times
+LARGE_RATIO = 100
 CHUNK_BYTES = 1 << 20
+MAX_QUOTED = 200  # characters of a file's own words in a message
 IDX_UBYTE = 8  # the IDX type code of unsigned bytes
 IDX_SPLITS = ("train", "t10k")
 DIGITS_TEST_SAMPLES = 360  # the last fifth of the 1797 digits
@@ -207,7 +211,7 @@ def read_idx(path: PathLike, ndim: int) -> np.ndarray:
         if len(header) < 4 + 4 * ndim:
             raise ValueError(f"{path}: expected an IDX header of {4 + 4 * ndim} bytes, got {len(header)}")
         shape = struct.unpack(f">{ndim}I", header[4:])
-        n_bytes = _plausible_size(path, shape, 1, path.stat().st_size * (DEFLATE_RATIO if packed else 1))
+        n_bytes = _plausible_size(path, shape, 1, _capacity(path, packed))
         body = _read(file, n_bytes + 1)  # one more, so that a longer file shows; at its end gzip checks the checksum
         if len(body) != n_bytes:
             got = f"only {len(body)}" if len(body) < n_bytes else "more"
@@ -228,7 +232,7 @@ def read_npz(path: PathLike, *, required: tuple[str, ...], optional: tuple[str, 
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         for name in required:
             if name not in members:
-                raise ValueError(f"{path}: expected arrays {', '.join(required)}, got {', '.join(sorted(members)) or 'none'}")
+                raise ValueError(f"{path}: expected arrays {', '.join(required)}, got {listed(members)}")
         wanted = [name for name in (*required, *optional) if name in members]
         return {name: _read_member(path, name, archive, members[name]) for name in wanted}
 
@@ -267,11 +271,29 @@ def _readable(path: Path, what: str) -> Iterator[IO[bytes]]:
             raise ValueError(f"{path}: expected {what}, got damaged data: {' '.join(str(error).split())}") from None
 
 
+def text_is_unicode(path: Path, name: str, array: np.ndarray) -> None:
+    """Check an array of strings from a file: NumPy takes any 32 bits for a character, Python fails on most of them later."""
+    if array.dtype.kind == "U" and (array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)) > sys.maxunicode).any():
+        raise ValueError(f"{path}: expected {name} of Unicode strings, got numbers that are no character")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names from a file that is not trusted as one line, not too long."""
+    line = ", ".join(sorted(names)).encode("unicode_escape").decode()
+    return f"{line[:MAX_QUOTED]}..." if len(line) > MAX_QUOTED else line or "none"
+
+
 def _find(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
     raise FileNotFoundError(f"{folder}: expected a file {name} or {name}.gz, got none")
+
+
+def _capacity(path: Path, packed: bool) -> int:
+    """Return the most bytes that a file is taken to hold."""
+    size = path.stat().st_size
+    return max(min(size * DEFLATE_RATIO, LARGE_BYTES), size * LARGE_RATIO) if packed else size
 
 
 def _plausible_size(path: Path, shape: tuple[int, ...], itemsize: int, capacity: int) -> int:
@@ -302,13 +324,14 @@ def _read_member(path: Path, name: str, archive: zipfile.ZipFile, member: zipfil
         raise ValueError(f"{path}: expected {name} stored or deflated, as numpy.savez writes it, got another compression or encryption")
     with archive.open(member) as file:
         shape, fortran_order, dtype = _npy_header(path, name, file)
-        capacity = path.stat().st_size * (DEFLATE_RATIO if member.compress_type == zipfile.ZIP_DEFLATED else 1)
-        n_bytes = _plausible_size(path, shape, dtype.itemsize, capacity)
+        n_bytes = _plausible_size(path, shape, dtype.itemsize, _capacity(path, member.compress_type == zipfile.ZIP_DEFLATED))
         body = _read(file, n_bytes + 1)
     if len(body) != n_bytes:
         got = f"only {len(body)}" if len(body) < n_bytes else "more"
         raise ValueError(f"{path}: expected {n_bytes} bytes for {name} of declared shape {shape}, got {got}")
-    return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran_order else "C")
+    array = np.frombuffer(body, dtype)
+    text_is_unicode(path, name, array)
+    return array.reshape(shape, order="F" if fortran_order else "C")
 
 
 def _npy_header(path: Path, name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nc_fast._arrays import array_namespace, as_numpy, is_tensor, like
+from nc_fast._labels import join_labels
 
 Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
 
@@ -69,13 +70,13 @@ class ClassMoments:
         Raises
         ------
         ValueError
-            When the two belong to pools of different sizes.
+            When the two belong to pools of different sizes, or their labels are of different kinds.
         """
         if not isinstance(other, ClassMoments):
             return NotImplemented
         if self.n_candidates != other.n_candidates:
             raise ValueError(f"ClassMoments: expected {self.n_candidates} candidates in both, got {other.n_candidates}")
-        classes = np.union1d(self.classes, other.classes)
+        classes = np.unique(join_labels((self.classes, other.classes)))
         a, b = self.over(classes), other.over(classes)
         return ClassMoments(classes, *chan_merge((a.count, a.mean, a.m2), (b.count, b.mean, b.m2)))
 
@@ -83,7 +84,7 @@ class ClassMoments:
         """Return these moments over a superset of the classes; added classes have count 0."""
         if np.array_equal(classes, self.classes):
             return self
-        rows = like(self.mean, np.searchsorted(classes, self.classes))
+        rows = like(self.mean, np.searchsorted(classes, self.classes.astype(classes.dtype)))
         xp = array_namespace(self.mean)
         where = {"device": self.mean.device} if is_tensor(self.mean) else {}
         count = xp.zeros(len(classes), dtype=xp.int64, **where)
@@ -136,8 +137,9 @@ class ClassMoments:
         return xp.sqrt(self.m2 / (self.count - 1).clip(min=1)[:, None]).mean(0)
 
     def between(self) -> Array:
-        """Standard deviation (ddof 1) over classes of the class means, (M,); needs two classes."""
-        deviations = self.mean - self.mean.mean(0)
+        """Standard deviation (ddof 1) over classes of the class means, (M,); needs two classes. Exactly 0 where they are equal."""
+        deviations = self.mean - self.mean[:1]  # n equal numbers need not have that number as their mean
+        deviations = deviations - deviations.mean(0)
         return array_namespace(self.mean).sqrt((deviations**2).sum(0) / (len(self.classes) - 1))
 
     def spread(self) -> Array:

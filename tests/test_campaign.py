@@ -34,6 +34,19 @@ def test_the_cpu_picks_what_the_reference_picks(dtype, rng):
     assert found.indices.dtype == np.int64
 
 
+@pytest.mark.parametrize("name", ["W_candidates", "X", "y", "bias"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_byte_order_of_an_input_changes_nothing(backend, name, whole, rng):
+    W, X, y = CASES[2].draw(rng)
+    arguments = {"W_candidates": W, "X": np.rint(9 * X).astype(int) if whole else X, "y": y, "bias": W[0]}
+    swapped = arguments[name].astype(arguments[name].dtype.newbyteorder())
+    expected = nc_fast.campaign(**arguments, k=4, backend=backend)
+    found = nc_fast.campaign(**{**arguments, name: swapped}, k=4, backend=backend)
+    for field in ("weights", "bias", "indices", "gains", "groups"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+    assert found.weights.dtype == (swapped if name == "W_candidates" else W).dtype
+
+
 def test_by_class_shares_and_orders_by_class(rng):
     W, X, y = CASES[0].draw(rng)
     result = nc_fast.campaign(W, X, y, 16)

@@ -28,6 +28,14 @@ def test_scores_are_the_formula(rng):
         np.testing.assert_allclose(nc_fast.ib_scores(moments, alpha=alpha).score, expected)
 
 
+@pytest.mark.parametrize("C", [3, 5, 7])
+def test_equal_class_means_differ_by_exactly_nothing(C, rng):
+    moments = moments_of(np.tile(rng.random(20), (C, 1)), rng.random((C, 20)), [4] * C)
+    assert not moments.between().any()
+    within = moments.within() / np.linalg.norm(moments.within())
+    np.testing.assert_allclose(nc_fast.ib_scores(moments, alpha=0.0).score, -within)  # not a unit vector of rounding errors
+
+
 def test_group_is_the_highest_mean_and_the_first_on_ties():
     moments = moments_of([[1, 5, 2], [3, 5, 2], [2, 1, 2]], np.ones((3, 3)), [4, 4, 4])
     assert nc_fast.ib_scores(moments).group.tolist() == [1, 0, 0]

@@ -2,8 +2,12 @@
 
 import gzip
 import io
+import os
 import struct
+import subprocess
+import sys
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -240,6 +244,89 @@ def test_damaged_npz_member(tmp_path, damage, packed):
         data.load_npz(path)
     assert str(caught.value).startswith(f"{path}: expected ")
     assert "\n" not in str(caught.value)
+
+
+def test_names_of_members_are_quoted_in_one_short_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        for name in ("a\nb", "c" * 5000):
+            archive.writestr(name, b"")
+    with pytest.raises(ValueError, match=r"expected arrays X, y, got a\\nb, c+\.\.\.$") as caught:
+        data.load_npz(tmp_path / "x.npz")
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_text_that_is_no_unicode_is_refused(tmp_path, order):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("X.npy", npy("(2, 1)", bytes(16)))
+        archive.writestr("y.npy", npy("(2,)", struct.pack(f"{order}2I", 97, 0x110000), f"'{order}U1'"))
+    with pytest.raises(ValueError, match="expected y of Unicode strings, got numbers that are no character"):
+        data.load_npz(tmp_path / "x.npz")
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("member", ["X", "y", "X_test", "y_test", "other"])
+def test_a_pickle_in_an_npz_is_never_loaded(tmp_path, member):
+    trap, path = tmp_path / "sprung", tmp_path / "x.npz"
+    arrays = {"X": X, "y": Y, "X_test": X, "y_test": Y}
+    np.savez(path, **{**arrays, member: np.array([Trap(str(trap))] * 4, object)})
+    if member == "other":
+        data.load_npz(path)  # members that nobody asked for are not read
+    else:
+        with pytest.raises(ValueError, match=f"expected {member} .* got dtype object; pickled objects are refused"):
+            data.load_npz(path)
+    assert not trap.exists()
+    np.load(path, allow_pickle=True)[member]  # the trap is one
+    assert trap.exists()
+
+
+BOMB_BYTES = 3 << 30
+
+
+def bomb(declared: int) -> bytes:
+    """A zip of 3 MiB whose X inflates to 3 GiB, and declares ``declared`` bytes."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    start = packer.compress(npy(f"({declared}, 1)", b"", "'|u1'")) + packer.flush(zlib.Z_FULL_FLUSH)
+    zeros = packer.compress(bytes(1 << 26)) + packer.flush(zlib.Z_FULL_FLUSH)  # stands by itself, so it can be repeated
+    body = start + zeros * (BOMB_BYTES >> 26) + packer.flush()
+    common = struct.pack("<HHHHHIIIHH", 20, 0, zipfile.ZIP_DEFLATED, 0, 0, 0, len(body), BOMB_BYTES, 5, 0)
+    local = b"PK\3\4" + common + b"X.npy" + body
+    entry = b"PK\1\2" + struct.pack("<H", 20) + common + bytes(14) + b"X.npy"
+    return local + entry + b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(entry), len(local), 0)
+
+
+BOUNDED = """
+import resource, sys
+from nc_fast import data
+grown = 1 << 29
+resource.setrlimit(resource.RLIMIT_AS, (int(open("/proc/self/statm").read().split()[0]) * 4096 + grown,) * 2)
+try:
+    data.read_npz(sys.argv[1], required=("X",))
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [(1000, "got more"), (BOMB_BYTES, "a file that holds at most 1073741824"), (1 << 40, "expected at most 8589934592 bytes")],
+)
+def test_a_zip_bomb_of_gibibytes_is_not_inflated(tmp_path, declared, message):
+    path = tmp_path / "x.npz"
+    path.write_bytes(bomb(declared))
+    with zipfile.ZipFile(path) as archive, archive.open("X.npy") as member:
+        assert member.read(10)[:6] == b"\x93NUMPY"  # a real one
+    done = subprocess.run([sys.executable, "-c", BOUNDED, path], capture_output=True, text=True, check=True, timeout=60)
+    assert message in done.stdout
 
 
 def test_npz_in_another_compression(tmp_path):

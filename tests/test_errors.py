@@ -52,6 +52,7 @@ CASES = [
         r"y: expected integer, boolean or string labels, got float64; bin it first: numpy.digitize",
     ),
     ("y dates", {"y": np.zeros(N, "datetime64[D]")}, TypeError, "y: expected integer, boolean or string labels, got datetime64"),
+    ("y ragged", {"y": np.array([[1], [1, 2]] * 6, object)}, TypeError, "y: expected an array, got list that is not rectangular"),
     ("y one class", {"y": np.zeros(N, int)}, ValueError, r"y: expected at least two classes when alpha < 1, got 1: \[0\]"),
     ("k zero", {"k": 0}, ValueError, "k: expected 1 <= k <= M = 9, got 0"),
     ("k large", {"k": 10}, ValueError, "k: expected 1 <= k <= M = 9, got 10"),
@@ -63,6 +64,7 @@ CASES = [
     ("bias inf", {"bias": float("inf")}, ValueError, r"bias: expected finite numbers, got inf"),
     ("alpha range", {"alpha": 1.5}, ValueError, r"alpha: expected a number in \[0, 1\], got 1.5"),
     ("alpha nan", {"alpha": float("nan")}, ValueError, r"alpha: expected a number in \[0, 1\], got nan"),
+    ("alpha complex", {"alpha": 0.5 + 0j}, TypeError, r"alpha: expected a number in \[0, 1\], got \(0.5\+0j\)"),
     ("alpha kind", {"alpha": "half"}, TypeError, r"alpha: expected a number in \[0, 1\], got 'half'"),
     (
         "activation",
@@ -98,6 +100,31 @@ def test_the_first_nan_is_found_wherever_it_is(position):
 def test_huge_but_finite_numbers_are_taken():
     X = np.full((1000, 4), 3e38, np.float32)
     nc_fast.class_moments(np.full((4, 2), 1e-38, np.float32), X, np.arange(1000) % 2)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+@pytest.mark.parametrize("scale", [1e160, 1e300], ids=["their squares", "they themselves"])
+def test_activations_that_overflow_are_not_scored(backend, scale):
+    arguments = {**good(), "W_candidates": good()["W_candidates"] * scale, "backend": backend}
+    with pytest.raises(ValueError, match=r"W, X, bias: expected activations with finite moments, got an overflow"):
+        nc_fast.campaign(**arguments | {"X": 1e10 * good()["X"]})
+
+
+def test_a_mask_around_a_memory_map_is_seen(tmp_path):
+    mapped = np.memmap(tmp_path / "X", float, "w+", shape=(N, D))
+    with pytest.raises(TypeError, match="X: expected an array without a mask, got a masked array"):
+        nc_fast.campaign(**{**good(), "X": np.ma.masked_array(mapped, mask=np.eye(N, D))})
+
+
+@pytest.mark.parametrize("name", ["W_candidates", "X", "y", "bias"])
+def test_tensors_without_numbers_that_numpy_can_read(name):
+    torch = pytest.importorskip("torch")
+    array = torch.ones((N,) if name == "y" else (M,) if name == "bias" else (D, M) if name == "W_candidates" else (N, D))
+    message = "on the device of W, cpu, or in host memory, got meta" if name == "X" else "a tensor with values, got one on the meta device"
+    with pytest.raises(ValueError, match=f"{name}: expected {message}"):
+        nc_fast.campaign(**{**good(), name: array.to("meta")})
+    with pytest.raises(TypeError, match=f"{name}: expected a dtype that NumPy has too, or bfloat16, got float8_e5m2"):
+        nc_fast.campaign(**{**good(), name: array.to(torch.float8_e5m2)})
 
 
 SELECT_CASES = [

@@ -104,6 +104,14 @@ def test_every_type_of_samples(rng, samples):
     assert_close_to(found, exact, 1e-6)
 
 
+def test_integers_beyond_int64(rng):
+    W, X, codes, bias = problem(rng)
+    W = W * np.float32(1e-4)  # squares of activations are float32 here
+    X = rng.integers(0, 2**64, size=X.shape, dtype=np.uint64)
+    exact = reference_moments(W, X, codes, np.arange(len(RAGGED)), bias=bias, activation="relu")
+    assert_close_to(run(W, X, codes, bias), exact, 1e-5)
+
+
 @pytest.mark.parametrize("samples", [torch.float32, torch.uint8], ids=str)
 @pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16], ids=str)
 def test_half_weights(rng, weights, samples):
@@ -560,3 +568,15 @@ def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
     assert not [row for row in rows if row.stage == "failed"], capsys.readouterr().out
     assert {"ceiling", "moments", "selection", "campaign", "agreement"} == {row.stage for row in rows}
     assert (tmp_path / "report.json").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("layout", ["reversed", "packed"])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4)])
+def test_layouts_that_torch_does_not_take(layout, shape, rng):
+    from nc_fast.gpu.device import as_tensor
+
+    array = rng.normal(size=shape).astype(np.float32)
+    packed = np.zeros(shape, [("pad", "u1"), ("value", "f4")])
+    packed["value"] = array
+    view = packed["value"] if layout == "packed" else array[::-1, ::-1].copy()[::-1, ::-1]
+    np.testing.assert_array_equal(as_tensor(view).numpy(), array)

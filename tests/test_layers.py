@@ -15,7 +15,7 @@ from nc_fast._dispatch import BACKENDS
 PACKAGE = Path(nc_fast.__file__).parent
 # Lowest first; a module may import only from lines above its own.
 LAYERS = [
-    ["_version", "_arrays", "_threads", "_progress", "quota", "activations", "_projector", "data"],
+    ["_version", "_arrays", "_labels", "_threads", "_progress", "quota", "activations", "_projector", "data"],
     ["_storage", "_slices"],
     ["types"],
     ["_checks", "_dispatch", "reference", "cpu", "gpu"],

@@ -187,16 +187,29 @@ def test_basis_is_a_copy() -> None:
     np.testing.assert_array_equal(projector.basis, np.eye(2, 3))
 
 
-@pytest.mark.parametrize("state", [(3,), (3, np.eye(2)), (2, np.ones((3, 2))), (0, np.zeros((0, 0)))])
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3,),
+        (3, np.eye(2)),
+        (2, np.ones((3, 2))),
+        (0, np.zeros((0, 0))),
+        ("a", 1),
+        (10**30, np.eye(2)),
+        (2, "a"),
+        (2, np.full((1, 2), np.nan)),
+    ],
+)
 def test_a_damaged_pickle_is_refused(state: tuple[object, ...]) -> None:
-    with pytest.raises(ValueError, match=r"basis: expected shape|state: expected"):
+    with pytest.raises(ValueError, match=r"basis: expected|state: expected|dim: expected"):
         NullSpaceProjector.__new__(NullSpaceProjector).__setstate__(state)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda _: NullSpaceProjector(0), ValueError, "dim: expected an integer >= 1, got 0"),
+        (lambda _: NullSpaceProjector(0), ValueError, r"dim: expected an integer from 1 to 2\^63 - 1, got 0"),
+        (lambda _: NullSpaceProjector(10**30), ValueError, r"dim: expected an integer from 1 to 2\^63 - 1, got 10+"),
         (lambda _: NullSpaceProjector(2.5), TypeError, "incompatible"),
         (lambda p: p.add([1.0, 2.0]), TypeError, "vector: expected a NumPy array of float32 or float64, got list"),
         (lambda p: p.add(np.ones(4, int)), TypeError, "vector: .* float32 or float64, got dtype <i8"),
@@ -205,6 +218,7 @@ def test_a_damaged_pickle_is_refused(state: tuple[object, ...]) -> None:
         (lambda p: p.add(np.ones((4, 1))), ValueError, r"vector: expected shape \(D,\) = \(4,\), got \(4, 1\)"),
         (lambda p: p.add(np.array([1, np.nan, 0, 0])), ValueError, "vector: expected finite values, got NaN"),
         (lambda p: p.add(np.array([1, np.inf, 0, 0], np.float32)), ValueError, "vector: expected finite values"),
+        (lambda p: p.add(np.ma.masked_array(np.ones(4), mask=[1, 0, 0, 0])), TypeError, "vector: expected an array without a mask"),
         (lambda p: p.ratios(None), TypeError, "W: expected a NumPy array of float32 or float64, got NoneType"),
         (lambda p: p.ratios(np.ones((3, 2))), ValueError, r"W: expected shape \(D, M\) = \(4, \*\), got \(3, 2\)"),
         (lambda p: p.ratios(np.ones(4)), ValueError, r"W: expected shape \(D, M\) = \(4, \*\), got \(4,\)"),

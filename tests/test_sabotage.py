@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import fuzz_oracles
 import numpy as np
 import pytest
 
@@ -93,3 +94,38 @@ def test_wrong_picks(wrong, why):
 def test_a_pick_from_another_pool():
     with pytest.raises(AssertionError, match="not in pool"):
         assert_picks_follow_rules(picks_of([2], [0.4]), W, SCORE, np.array([0, 0, 1, 1]), np.array([1]))
+
+
+def test_the_oracles_of_the_fuzz_tests_see_errors(rng):
+    W, X, y = CASES[1].draw(rng)
+    y %= 3
+    found = nc_fast.campaign(W, X, y, 12)
+    moments = nc_fast.class_moments(W, X, y)
+    given = fuzz_oracles.Activations(W, X, 0.0, "relu", "cpu")
+    fuzz_oracles.assert_moments(moments, given, y)
+    fuzz_oracles.assert_scores(found.candidates, moments, 0.5)
+    fuzz_oracles.assert_selection(found, W, found.candidates, 12, True)
+    assert given.fits
+
+    def moved(array, position, by):
+        array = array.copy()
+        array[position] += by
+        return array
+
+    turned = found.indices.copy()
+    turned[[0, 1]] = turned[[1, 0]]
+    for call in (
+        lambda: fuzz_oracles.assert_moments(replace(moments, mean=moved(moments.mean, (1, 7), 1e-10)), given, y),
+        lambda: fuzz_oracles.assert_moments(replace(moments, m2=moved(moments.m2, (1, 7), 1e-6)), given, y),
+        lambda: fuzz_oracles.assert_scores(replace(found.candidates, score=moved(found.candidates.score, 5, 1e-7)), moments, 0.5),
+        lambda: fuzz_oracles.assert_scores(replace(found.candidates, group=moved(found.candidates.group, 5, 1)), moments, 0.5),
+        lambda: fuzz_oracles.assert_selection(replace(found, gains=moved(found.gains, 3, 1e-5)), W, found.candidates, 12, True),
+        lambda: fuzz_oracles.assert_selection(
+            replace(found, indices=turned, scores=found.candidates.score[turned]), W, found.candidates, 12, True
+        ),
+        lambda: fuzz_oracles.assert_selection(replace(found, restarts=1), W, found.candidates, 12, True),
+        lambda: fuzz_oracles.assert_documented(ValueError("it went wrong")),
+        lambda: fuzz_oracles.assert_documented(RuntimeError("k: expected 1, got 2")),
+    ):
+        with pytest.raises(AssertionError):
+            call()

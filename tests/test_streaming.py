@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -170,6 +171,62 @@ def test_errors_of_sliced_arrays(problem, change, error, message):
         nc_fast.campaign(W, OnlySlices(change(X)), y, 3)
 
 
+class MaskedSlices(OnlySlices):
+    """What netCDF4 offers."""
+
+    def __init__(self, X, mask):
+        super().__init__(np.ma.masked_array(X, mask=mask))
+
+
+def test_slices_with_a_mask_are_taken_while_nothing_is_masked(problem):
+    W, X, y = problem
+    mask = np.zeros(X.shape, bool)
+    same_bits(nc_fast.class_moments(W, MaskedSlices(X, mask), y), nc_fast.class_moments(W, X, y))
+    mask[39_001, 2] = True
+    with pytest.raises(TypeError, match="X: expected an array without a mask, got masked values in rows 32768 to 39999; fill them first"):
+        nc_fast.class_moments(W, MaskedSlices(X, mask), y)
+
+
+def test_sliced_arrays_are_not_judged_by_what_memory_held_before(problem, monkeypatch):
+    W, X, y = problem
+    empty = np.empty
+
+    def poisoned(*args, **kwargs):
+        found = empty(*args, **kwargs)
+        if found.dtype.kind == "f":
+            found.fill(np.nan)
+        return found
+
+    monkeypatch.setattr(np, "empty", poisoned)
+    nc_fast.class_moments(W, OnlySlices(X[:9]), y[:9], backend="reference")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_labels_of_int64_and_uint64_stay_whole(order, rng):
+    large = 2**62 + 1  # not a float64
+    W, parts = rng.normal(size=(2, 5)), [np.array([large, -1, 7]), np.array([large, 7, 7], np.uint64)][::order]
+    batches = [(rng.normal(size=(3, 2)), y) for y in parts]
+    added = nc_fast.class_moments(W, *batches[0]) + nc_fast.class_moments(W, *batches[1])
+    for found in (added, nc_fast.class_moments(W, batches)):
+        assert (found.classes.tolist(), found.classes.dtype, found.count.tolist()) == ([-1, 7, large], np.int64, [1, 3, 2])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1, 2], ["1", "2"], "y: expected labels of one kind, got integers and strings"),
+        (["a", "b"], [b"\xff", b"a"], "y: expected labels of one kind, got bytes and strings"),
+        ([-1, 2], np.array([2**64 - 1, 2], np.uint64), "y: expected labels that int64 or uint64 can hold, got -1 and 18446744073709551615"),
+    ],
+)
+def test_labels_that_are_not_of_one_kind(first, second, message, rng):
+    W, X = rng.normal(size=(2, 5)), rng.normal(size=(2, 2))
+    with pytest.raises(ValueError, match=message):
+        nc_fast.class_moments(W, X, first) + nc_fast.class_moments(W, X, second)
+    with pytest.raises(ValueError, match=message):
+        nc_fast.class_moments(W, [(X, first), (X, second)])
+
+
 def test_a_bad_batch_is_named_by_its_number(problem):
     W, X, y = problem
     bad = X[:10].copy()
@@ -280,11 +337,13 @@ def test_a_killed_process_leaves_a_whole_checkpoint(tmp_path):
     same_bits(nc_fast.ClassMoments.load(killed), nc_fast.ClassMoments.load(whole))
 
 
-LABELS = [[3, 1, 3], [True, False, True], ["b", "ä", "b"], np.array([1, 2, 1], np.uint8), np.array([b"x", b"yy", b"x"])]
+LABELS = [
+    [3, 1, 3], [True, False, True], ["b", "ä", "b"], np.array([1, 2, 1], np.uint8), np.array([b"x", b"yy", b"x"]), np.array([3, 1, 3], ">i4"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
-@pytest.mark.parametrize("labels", LABELS, ids=["int", "bool", "str", "uint8", "bytes"])
+@pytest.mark.parametrize("labels", LABELS, ids=["int", "bool", "str", "uint8", "bytes", "byte-swapped"])
 def test_saved_moments_come_back(labels, suffix, tmp_path, rng):
     moments = nc_fast.class_moments(rng.normal(size=(2, 5)), rng.normal(size=(3, 2)), labels)
     moments.save(tmp_path / f"moments{suffix}")
@@ -373,6 +432,30 @@ def test_files_of_something_else(saved, changes, message):
     rewrite(saved[".npz"], **changes)
     with pytest.raises(ValueError, match=message):
         nc_fast.ClassMoments.load(saved[".npz"])
+
+
+@pytest.mark.parametrize("suffix", _storage.SUFFIXES)
+def test_classes_that_are_no_text(tmp_path, suffix, rng):
+    path = tmp_path / f"moments{suffix}"
+    nc_fast.class_moments(rng.normal(size=(2, 5)), rng.normal(size=(3, 2)), ["a", "b", "a"]).save(path)
+    data = path.read_bytes()
+    at = data.index("ab".encode("utf-32-le"))
+    changed = data[:at] + b"\xff" * 8 + data[at + 8 :]
+    if suffix == ".npz":  # with the checksum that the changed member has to have
+        old, new = (struct.pack("<I", zlib.crc32(whole[at - 128 : at + 8])) for whole in (data, changed))
+        assert changed.count(old) == 2
+        changed = changed.replace(old, new)
+    path.write_bytes(changed)
+    with pytest.raises(ValueError, match="expected classes of Unicode strings, got numbers that are no character"):
+        nc_fast.ClassMoments.load(path)
+
+
+def test_a_tensor_entry_is_quoted_in_one_line(saved):
+    path = saved[".safetensors"]
+    table = json.dumps({"__metadata__": {}, **dict.fromkeys(_storage.NAMES, "one\ntwo")}).encode()
+    path.write_bytes(struct.pack("<Q", len(table)) + table)
+    with pytest.raises(ValueError, match=r"expected classes declared with .*, got 'one\\ntwo'"):
+        nc_fast.ClassMoments.load(path)
 
 
 @pytest.mark.parametrize(

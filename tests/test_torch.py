@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import nc_fast
+from nc_fast._dispatch import BACKENDS
 from nc_fast.testing import CASES
 
 torch = pytest.importorskip("torch")
@@ -68,3 +69,35 @@ def test_errors(change, error, message):
     arguments = {"W": torch.ones(3, 5), "X": torch.ones(4, 3), "y": torch.tensor([0, 1, 0, 1]), **change}
     with pytest.raises(error, match=message):
         nc_fast.class_moments(**arguments)
+
+
+@pytest.mark.parametrize("W_is", ["float64", "bfloat16"])
+def test_bfloat16_beside_the_weights(W_is, rng):
+    W, X, y = (torch.tensor(a) for a in CASES[2].draw(rng))
+    if W_is == "bfloat16" and BACKENDS["gpu"].missing():
+        pytest.skip(BACKENDS["gpu"].missing())
+    backend, W = ("gpu", W.bfloat16()) if W_is == "bfloat16" else ("cpu", W)
+    bias, scores = W[0].bfloat16(), W[1].bfloat16()
+    found = nc_fast.campaign(W, X, y, 4, bias=bias, backend=backend)
+    assert found.indices.tolist() == nc_fast.campaign(W, X, y, 4, bias=bias.double(), backend=backend).indices.tolist()
+    chosen = nc_fast.select(W, scores, 4, by_class=False, backend=backend)
+    np.testing.assert_array_equal(chosen.scores.numpy(), scores.double()[chosen.indices].numpy())
+    with pytest.raises(TypeError, match="y: expected integer, boolean or string labels, got float32"):
+        nc_fast.campaign(W, X, y.bfloat16(), 4, backend=backend)
+
+
+@pytest.mark.parametrize("name", ["W", "X"])
+def test_a_lazy_minus_is_carried_out(backend, name, rng):
+    W, X, y = (torch.tensor(a) for a in CASES[2].draw(rng))
+    arguments = {"W": W, "X": X}
+    lazy = torch.complex(W if name == "W" else X, -arguments[name]).conj().imag
+    assert lazy.is_neg()
+    expected = nc_fast.class_moments(W, X, y, backend=backend)
+    found = nc_fast.class_moments(**{**arguments, name: lazy}, y=y, backend=backend)
+    np.testing.assert_array_equal(found.mean.numpy(), expected.mean.numpy())
+
+
+def test_labels_of_the_other_byte_order_beside_tensors(rng):
+    W, X, y = CASES[2].draw(rng)
+    groups = nc_fast.campaign(torch.tensor(W), torch.tensor(X), y.astype(y.dtype.newbyteorder()), 4).groups
+    np.testing.assert_array_equal(groups.numpy(), nc_fast.campaign(W, X, y, 4).groups)

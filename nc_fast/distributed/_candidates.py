@@ -93,6 +93,7 @@ def _unit(ranks: Ranks, v: Array) -> Array:
     squares = float(np.square(own / largest).sum()) if largest else 0.0
     found = ranks.all_gather_numpy(np.array([largest, squares]), "scores")
     top = float(found[:, 0].max())
+    _checks.no_overflow(top)
     if top == 0:
         return v
     total = sum(float(part) * (float(scale) / top) ** 2 for scale, part in found)

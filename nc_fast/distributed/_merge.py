@@ -15,6 +15,7 @@ import torch
 
 from nc_fast._arrays import as_numpy, like
 from nc_fast._checks import LABEL_KINDS
+from nc_fast._labels import join_labels, kind_of
 from nc_fast.distributed._ranks import Ranks
 from nc_fast.types import ClassMoments, chan_merge
 
@@ -30,12 +31,12 @@ def union_of_classes(ranks: Ranks, classes: np.ndarray | None) -> np.ndarray:
     present = [labels for labels in found if labels is not None]
     if not present:
         raise ValueError("X: expected samples on at least one rank, got none")
-    kinds = {rank: _kind(labels) for rank, labels in enumerate(found) if labels is not None}
+    kinds = {rank: kind_of(labels) for rank, labels in enumerate(found) if labels is not None}
     first = min(kinds)
     for rank, kind in kinds.items():
         if kind != kinds[first]:
             raise ValueError(f"y: expected labels of one kind on every rank, {kinds[first]} as on rank {first}, got {kind} on rank {rank}")
-    return np.unique(np.concatenate(present))
+    return np.unique(join_labels(present))
 
 
 def merge_samples(ranks: Ranks, moments: ClassMoments) -> ClassMoments:
@@ -77,10 +78,6 @@ def _parse(sent: bytes) -> np.ndarray | None:
     dtype = np.dtype(sent[:DTYPE_BYTES].decode().strip())
     assert dtype.kind in LABEL_KINDS
     return np.frombuffer(sent[DTYPE_BYTES:length], dtype)
-
-
-def _kind(labels: np.ndarray) -> str:
-    return {"b": "booleans", "i": "integers", "u": "integers", "U": "strings", "S": "bytes"}[labels.dtype.kind]
 
 
 def count_of(moments: ClassMoments) -> list[int]:

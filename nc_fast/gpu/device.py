@@ -33,8 +33,9 @@ def as_tensor(array: Any) -> torch.Tensor:
     """Return the array as a tensor, detached from autograd, where it already lives; memory is shared where torch can share it."""
     if isinstance(array, torch.Tensor):
         return array.detach()
-    if not array.dtype.isnative or any(stride < 0 for stride in array.strides):
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+    odd = not array.flags.aligned or any(stride < 0 or stride % array.itemsize for stride in array.strides)
+    if odd or not array.dtype.isnative:
+        array = np.array(array, array.dtype.newbyteorder("="), order="C")  # ascontiguousarray keeps the -8 of a single row
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # tensors of inputs are only read
         return torch.from_numpy(array)

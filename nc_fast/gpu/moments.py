@@ -395,10 +395,12 @@ def _streamed(X: torch.Tensor, rows: torch.Tensor | None, spans: list[slice], de
 
 
 def _loadable(tile: torch.Tensor) -> torch.Tensor:
-    """Return the tile in a type that kernels load: bool as bytes, rare integers as int64."""
+    """Return the tile in a type that kernels load: bool as bytes, rare integers as int64, or float64 where that is too small."""
     if tile.dtype == torch.bool:
         return tile.view(torch.uint8)
-    return tile.long() if tile.dtype in (torch.uint16, torch.uint32, torch.uint64) else tile
+    if tile.dtype == torch.uint64:
+        return tile.double()
+    return tile.long() if tile.dtype in (torch.uint16, torch.uint32) else tile
 
 
 def _pack(
