@@ -13,7 +13,8 @@ from nc_fast._selection import Greedy
 from nc_fast._slices import is_sliced
 from nc_fast._threads import single_threaded_blas
 from nc_fast.screening.problem import Problem, Rules, problem
-from nc_fast.screening.screen import Screened, screen
+from nc_fast.screening.screen import screen
+from nc_fast.screening.view import Screened
 from nc_fast.types import Array, Certificate, Picks, Scores
 
 __all__ = ["Problem", "Rules", "Screened", "problem", "screen", "screened"]
