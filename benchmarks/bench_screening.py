@@ -184,7 +184,7 @@ def speed(M: Annotated[int, typer.Argument()] = 100_000, exact: bool = True, rep
 
 
 @app.command()
-def useless(N: int = 20_000, D: int = 200, M: int = 6000, k: int = 200, rounds: int = 3) -> None:
+def useless(N: int = 60_000, D: int = 400, M: int = 6000, k: int = 200, rounds: int = 3) -> None:
     """Seconds of both methods where the surrogate is wrong: the worst that screening costs."""
     for kind in ADVERSARIES:
         X, y = adversary(kind, np.random.default_rng(0), N, D)
