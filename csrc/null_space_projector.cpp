@@ -29,7 +29,7 @@ namespace {
 
 constexpr double kRankToleranceSquared = kRankTolerance * kRankTolerance;
 // Subtracting coefficients cancels digits: below this fraction of its anchor a residual is computed afresh, which keeps
-// its relative error near 1e-12, far inside kTieTolerance.
+// its relative error near 1e-12, far inside kTieTolerance; and so it is where it may be noise, to be judged once.
 constexpr double kRecomputeBelow = 1e-4;
 // Sums of squares inside this range have neither overflowed nor lost digits to underflow.
 constexpr double kSafeSquareMin = 1e-200;
@@ -331,7 +331,7 @@ void NullSpaceProjector::advance(const T* w, Residual& residual, std::vector<dou
       const double coefficient = scratch[i] / scale;
       const double squared = residual.squared - coefficient * coefficient;
       ++residual.step;
-      if (squared < kRecomputeBelow * residual.anchor) {
+      if (squared < kRecomputeBelow * residual.anchor || squared <= kRankToleranceSquared) {
         recompute(w, residual);
         break;  // the coefficients left were those of the replaced vector
       }
