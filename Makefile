@@ -64,4 +64,4 @@ $(VENV)/%: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist mutants out *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox build dist mutants out *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis

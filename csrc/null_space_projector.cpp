@@ -29,7 +29,7 @@ namespace {
 
 constexpr double kRankToleranceSquared = kRankTolerance * kRankTolerance;
 // Subtracting coefficients cancels digits: below this fraction of its anchor a residual is computed afresh, which keeps
-// its relative error near 1e-12, far inside kTieTolerance.
+// its relative error near 1e-12, far inside kTieTolerance; and so it is where it may be noise, to be judged once.
 constexpr double kRecomputeBelow = 1e-4;
 // Sums of squares inside this range have neither overflowed nor lost digits to underflow.
 constexpr double kSafeSquareMin = 1e-200;

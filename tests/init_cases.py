@@ -3,6 +3,10 @@
 from contextlib import contextmanager
 from functools import cache
 
+import pytest
+
+pytest.importorskip("sklearn")
+
 import torch
 from sklearn.datasets import load_digits
 

@@ -12,6 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+pytest.importorskip("typer")
+
 from matplotlib.image import imread
 from typer.testing import CliRunner
 

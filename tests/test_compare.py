@@ -10,8 +10,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import original as benchmark_original
 import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("matplotlib")
+pytest.importorskip("typer")
+
+import original as benchmark_original
 import torch
 from init_cases import one_torch_thread
 from matplotlib.image import imread

@@ -66,6 +66,7 @@ def test_mnist(mnist):
 
 
 def test_digits():
+    pytest.importorskip("sklearn")
     digits = data.load()
     assert (digits.X_train.shape, digits.X_test.shape, digits.image_shape) == ((1437, 64), (360, 64), (8, 8))
     assert (digits.X_train.dtype, digits.X_train.max(), digits.scaled().X_train.max()) == (np.uint8, 16, 1.0)

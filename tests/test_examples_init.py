@@ -4,6 +4,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
+
 from init_cases import one_torch_thread
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

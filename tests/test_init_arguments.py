@@ -1,6 +1,9 @@
 """Every wrong argument: one clear message before any work."""
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from init_cases import blobs
 from torch import nn

@@ -4,6 +4,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from init_cases import images, one_torch_thread
 from torch import nn

@@ -4,6 +4,9 @@ import random
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from init_cases import blobs
 from torch import nn

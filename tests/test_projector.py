@@ -83,6 +83,16 @@ def test_integer_vectors_rank_and_span(D: int, count: int, seed: int) -> None:
     np.testing.assert_allclose(projector.residual_norms(np.eye(D)), residual_norms(vectors, np.eye(D)), atol=1e-7)
 
 
+@pytest.mark.parametrize("second", [1e-1, 3e-3, 3e-5, 3e-6])
+@pytest.mark.parametrize(("third", "kept"), [(2e-6, True), (1.1e-6, True), (9e-7, False), (1e-7, False), (1e-8, False)])
+def test_a_ratio_at_most_the_rank_tolerance_is_0_however_it_got_there(second: float, third: float, kept: bool) -> None:
+    w = np.array([[1.0], [second], [third]])
+    projector = projector_on(np.eye(3)[:, :1])
+    projector.add(np.eye(3)[:, 1])
+    ratio = projector.ratios(w)[0]
+    assert ratio == pytest.approx(third / np.linalg.norm(w), rel=1e-9) if kept else ratio == 0
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_layout_gives_the_same_bits(dtype: type) -> None:
     rng = np.random.default_rng(3)

