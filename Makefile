@@ -6,8 +6,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOURCES := pyproject.toml setup.py constraints.txt $(wildcard csrc/*)
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SANITIZE_ARGS ?=
 
-.PHONY: demo test bench lint types check format wheel clean
+.PHONY: demo test bench sanitize lint types check format wheel clean
 
 demo: $(VENV)/demo
 	mkdir -p out
@@ -21,6 +22,10 @@ bench: $(VENV)/bench
 	mkdir -p out
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=out/benchmarks.json $(BENCH_ARGS)
 	$(BIN)/python benchmarks/report.py out/benchmarks.json
+
+# Sanitizers, valgrind and strict warnings for the C++; needs g++ and valgrind, and uses clang++ where there is one.
+sanitize: $(VENV)/dev
+	$(BIN)/python tests/sanitize.py $(SANITIZE_ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
