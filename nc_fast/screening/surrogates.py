@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi, sqrt
-from threading import Event
 from typing import Any
 
 import numpy as np
 
-from nc_fast._threads import Stopped, ordered_map, single_threaded_blas, thread_count
+from nc_fast._threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 from nc_fast.activations import ACTIVATIONS, LEAKY_SLOPE
 from nc_fast.types import ClassMoments
 
@@ -65,15 +64,18 @@ class GaussianMixture:
         M = W.shape[1]
         mean, m2 = np.empty((2, len(self.classes), M))
 
-        def block(first: int, stop: Event) -> tuple[slice, np.ndarray, np.ndarray]:
+        def block(first: int, stop: Stop) -> tuple[slice, np.ndarray, np.ndarray]:
             if stop.is_set():
                 raise Stopped
             where = slice(first, min(first + BLOCK_COLUMNS, M))
             return where, *self._block(W[:, where], bias[where], activation)
 
-        with single_threaded_blas():
-            for where, block_mean, variance in ordered_map(block, range(0, M, BLOCK_COLUMNS), thread_count()):
+        def fill() -> None:
+            for where, block_mean, variance in ordered_map(block, range(0, M, BLOCK_COLUMNS), threads):
                 mean[:, where], m2[:, where] = block_mean, variance * self.count[:, None]
+
+        threads = thread_count()
+        single_threaded_blas(fill)
         return ClassMoments(self.classes, self.count, mean, m2)
 
     def _block(self, W: np.ndarray, bias: np.ndarray, activation: Activation) -> tuple[np.ndarray, np.ndarray]:
@@ -136,35 +138,36 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
     classes : (C,) labels.
     dtype : of the weights that will be asked about.
     """
+    return single_threaded_blas(lambda: _fit(X, codes, classes, dtype, rng))
+
+
+def _fit(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng: np.random.Generator) -> GaussianMixture:
     count = np.bincount(codes, minlength=len(classes))
     rows = stratified_rows(codes, len(classes), FIT_ROWS, rng)
-    with single_threaded_blas():
-        centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
-        projected = np.concatenate(
-            list(ordered_map(lambda tile, _: (X[tile].astype(dtype) - centre) @ basis, _tiles(rows), thread_count()))
-        )
-        members: list[np.ndarray] = []
-        first = []
-        for c in range(len(classes)):
-            mine = np.flatnonzero(codes[rows] == c)
-            first.append(len(members))
-            members += _halved(mine, projected, _components(len(mine)))
+    centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
+    projected = np.concatenate(list(ordered_map(lambda tile, _: (X[tile].astype(dtype) - centre) @ basis, _tiles(rows), thread_count())))
+    members: list[np.ndarray] = []
+    first = []
+    for c in range(len(classes)):
+        mine = np.flatnonzero(codes[rows] == c)
+        first.append(len(members))
+        members += _halved(mine, projected, _components(len(mine)))
 
-        def component(mine: np.ndarray, _: Event) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            total, outside, squares = np.zeros((3, X.shape[1]))
-            for tile in _tiles(mine):
-                x = X[rows[tile]].astype(dtype) - centre
-                total += x.sum(axis=0, dtype=np.float64)
-                x -= projected[tile] @ basis.T
-                outside += x.sum(axis=0, dtype=np.float64)
-                squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
-            own = projected[mine].astype(np.float64)
-            own -= own.mean(axis=0)
-            values, vectors = np.linalg.eigh(own.T @ own / len(mine))
-            factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
-            return centre + total / len(mine), factor, np.maximum(squares / len(mine) - np.square(outside / len(mine)), 0)
+    def component(mine: np.ndarray, _: Stop) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total, outside, squares = np.zeros((3, X.shape[1]))
+        for tile in _tiles(mine):
+            x = X[rows[tile]].astype(dtype) - centre
+            total += x.sum(axis=0, dtype=np.float64)
+            x -= projected[tile] @ basis.T
+            outside += x.sum(axis=0, dtype=np.float64)
+            squares += np.square(x, out=x).sum(axis=0, dtype=np.float64)
+        own = projected[mine].astype(np.float64)
+        own -= own.mean(axis=0)
+        values, vectors = np.linalg.eigh(own.T @ own / len(mine))
+        factor = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        return centre + total / len(mine), factor, np.maximum(squares / len(mine) - np.square(outside / len(mine)), 0)
 
-        parts = list(ordered_map(component, members, thread_count()))
+    parts = list(ordered_map(component, members, thread_count()))
     sizes = np.array([len(mine) for mine in members], np.float64)
     per_class = np.add.reduceat(sizes, first)
     share = sizes / np.repeat(per_class, np.diff([*first, len(members)]))
