@@ -66,7 +66,7 @@ class _SingleThreadedBlas:
                 self._found = [library.num_threads for library in libraries] or [_threads_set()]
             self._callers[caller] = get_ident()  # before anything is set: from here on _leave sets it right
             for library in libraries:
-                library.set_num_threads(1)
+                _set_threads(library, 1)
 
     def _leave(self, caller: object) -> None:
         with self._lock:
@@ -76,7 +76,7 @@ class _SingleThreadedBlas:
 
     def _restore(self) -> None:
         for library, threads in zip(_blas().lib_controllers, self._found, strict=False):
-            library.set_num_threads(threads)
+            _set_threads(library, threads)
 
     def _after_fork(self) -> None:
         """Forget the callers on threads that the child does not have."""
@@ -85,6 +85,15 @@ class _SingleThreadedBlas:
             self._restore()
         self._callers = mine
         self._lock.release()
+
+
+def _set_threads(library: Any, threads: int) -> None:
+    # threadpoolctl 3.8 ignores all threads but the first that set OpenBLAS, while that one lives: a caller beside a user's limit,
+    # or last out after another came in first, would set nothing.
+    release = getattr(library, "clear_controlling_thread", lambda **_: None)
+    release(force=True)
+    library.set_num_threads(threads)
+    release(force=True)
 
 
 def _threads_set() -> int:
@@ -114,6 +123,9 @@ class Stop:
         return self._set
 
 
+IDLE_S = 0.5  # how soon waiting threads look whether the others are still there
+
+
 class _Call(Generic[Result]):
     """A function's call on a worker, and what came of it."""
 
@@ -121,21 +133,25 @@ class _Call(Generic[Result]):
     _error: BaseException | None = None
 
     def __init__(self, function: Callable[[], Result]) -> None:
+        self.done = False
         self._function = function
-        self._done = Lock()
-        self._done.acquire()
+        self._waiting = Lock()
+        self._waiting.acquire()
 
     def run(self) -> None:
         try:
             self._result = self._function()
         except BaseException as error:
             self._error = error
-        done = self._done
+        self.done = True
+        self._waiting.release()
         del self  # an error's traceback holds this frame: no cycle that keeps arrays alive
-        done.release()
+
+    def wait(self) -> None:
+        """Wait until it is done, but no longer than ``IDLE_S``."""
+        self._waiting.acquire(timeout=IDLE_S)
 
     def result(self) -> Result:
-        self._done.acquire()
         if self._error is None:
             return self._result
         try:
@@ -151,12 +167,10 @@ class _Worker:
     either one call into C, which Ctrl-C does not cut short, or may be done again.
     """
 
-    IDLE_S = 0.5  # how soon a worker notices ``stop`` if it could not be woken
-
     def __init__(self, calls: SimpleQueue[_Call[Any] | None], stop: Stop) -> None:
+        self.running = False
         self._calls = calls
         self._stop = stop
-        self._running = False
         self._ended = Lock()
         self._ended.acquire()
 
@@ -165,23 +179,27 @@ class _Worker:
         _thread.start_new_thread(self._run, ())
 
     def _run(self) -> None:
-        self._running = True
-        sys.settrace(gettrace())  # as a Thread does, for debuggers and coverage
-        while not self._stop.is_set():
-            try:
-                call = self._calls.get(timeout=self.IDLE_S)
-            except Empty:
-                continue
-            if call is not None:
-                call.run()
-            del call  # its result is not kept alive while this worker waits
-        self._running = False
-        self._ended.release()
+        self.running = True
+        try:
+            sys.settrace(gettrace())  # as a Thread does, for debuggers and coverage
+            while not self._stop.is_set():
+                try:
+                    call = self._calls.get(timeout=IDLE_S)
+                except Empty:
+                    continue
+                if call is not None:
+                    call.run()
+                del call  # its result is not kept alive while this worker waits
+        except MemoryError:  # not of the call, which keeps its own: not even a frame could be had
+            pass
+        finally:
+            self.running = False
+            self._ended.release()
 
     def join(self) -> None:
         """Wait for its end, once ``stop`` is set; may be called again."""
-        while self._running:
-            self._ended.acquire(timeout=self.IDLE_S)
+        while self.running:
+            self._ended.acquire(timeout=IDLE_S)
 
 
 def _started(workers: list[_Worker]) -> bool:
@@ -215,9 +233,9 @@ def ordered_map(function: Callable[[Item, Stop], Result], items: Iterable[Item],
             pending.append(_Call(partial(function, item, stop)))
             calls.put(pending[-1])
             if len(pending) > threads:
-                yield pending.popleft().result()
+                yield _result(pending.popleft(), workers, calls)
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft(), workers, calls)
     finally:
         try:
             _end(workers, calls, stop)
@@ -225,9 +243,24 @@ def ordered_map(function: Callable[[Item, Stop], Result], items: Iterable[Item],
             _end(workers, calls, stop)
 
 
+def _result(call: _Call[Result], workers: list[_Worker], calls: SimpleQueue[Any]) -> Result:
+    while not call.done:
+        call.wait()
+        if call.done or any(worker.running for worker in workers):
+            continue
+        try:  # threads that ran out of memory before they did anything: their work is done here
+            calls.get_nowait().run()
+        except Empty:
+            if not call.done and not any(worker.running for worker in workers):
+                raise MemoryError("a worker thread ended for want of memory") from None
+    return call.result()
+
+
 def _end(workers: list[_Worker], calls: SimpleQueue[Any], stop: Stop) -> None:
     stop.set()
-    for _ in workers:
-        calls.put(None)
-    for worker in workers:
-        worker.join()
+    try:
+        for _ in workers:
+            calls.put(None)  # wakes one
+    finally:
+        for worker in workers:
+            worker.join()

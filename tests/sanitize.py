@@ -82,14 +82,20 @@ def must_object(command: list[object], defect: str) -> None:
         raise SystemExit(f"sanitize: {command[0]} did not object to a planted {defect}")
 
 
+def watch(compiler: str, name: str) -> None:
+    """Run the driver under one sanitizer."""
+    flags = ["-O1", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZERS[name]}", "-fno-sanitize-recover=all"]
+    binary = stress(compiler, name, *flags)
+    run(binary)
+    for defect in DEFECTS[name]:
+        must_object([binary], defect)
+
+
 def native() -> None:
     """Run the driver under the sanitizers of each compiler."""
     for compiler in compilers():
-        for name, sanitizers in SANITIZERS.items():
-            binary = stress(compiler, name, "-O1", "-fno-omit-frame-pointer", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all")
-            run(binary)
-            for defect in DEFECTS[name]:
-                must_object([binary], defect)
+        for name in SANITIZERS:
+            watch(compiler, name)
 
 
 def memcheck() -> None:
