@@ -8,8 +8,9 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_SCALE ?= 24
 FUZZ_SECONDS ?= 60
+SANITIZE_ARGS ?=
 
-.PHONY: demo test fuzz fuzz-readers mutate bench lint types check format wheel clean
+.PHONY: demo test fuzz fuzz-readers mutate bench sanitize lint types check format wheel clean
 
 demo: $(VENV)/demo
 	mkdir -p out
@@ -37,6 +38,10 @@ bench: $(VENV)/bench
 	mkdir -p out
 	$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-json=out/benchmarks.json $(BENCH_ARGS)
 	$(BIN)/python benchmarks/report.py out/benchmarks.json
+
+# Sanitizers, valgrind and strict warnings for the C++; needs g++ and valgrind, and uses clang++ where there is one.
+sanitize: $(VENV)/dev
+	$(BIN)/python tests/sanitize.py $(SANITIZE_ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

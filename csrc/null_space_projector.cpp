@@ -11,6 +11,7 @@
 #include <iterator>
 #include <limits>
 #include <mutex>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -486,6 +487,7 @@ class TaskRunner {
     try {
       for (; running < count; ++running) workers.threads.emplace_back(worker);
     } catch (const std::system_error&) {  // no more threads to be had: fewer do the same work
+    } catch (const std::bad_alloc&) {     // as above
     }
     if (running == 0) {
       lock.unlock();

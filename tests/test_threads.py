@@ -11,6 +11,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 import nc_fast
+from nc_fast import _threads
 from nc_fast._threads import ordered_map, thread_count
 from nc_fast.testing import CASES
 
@@ -67,6 +68,33 @@ def test_calls_from_several_threads_at_once_give_the_bits_of_one():
         worker.join()
     assert found == expected * 2
     assert blas_threads() == before
+
+
+def test_blas_is_restored_by_the_last_call_out_whichever_thread_came_first():
+    """Also while the thread that came first is alive: threadpoolctl lets nobody else set OpenBLAS then."""
+    inside, leave = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(3)]
+
+    def call(i):
+        _threads.single_threaded_blas(lambda: inside[i].set() or leave[i].wait(60))
+        left[i].set()
+        leave[2].wait(60)
+
+    left = [threading.Event() for _ in range(2)]
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        workers = [threading.Thread(target=call, args=(i,)) for i in range(2)]
+        for i, worker in enumerate(workers):
+            worker.start()
+            assert inside[i].wait(60)
+        assert min(blas_threads()) == 1
+        for i in range(2):
+            assert blas_threads() != before
+            leave[i].set()
+            assert left[i].wait(60)
+        assert blas_threads() == before
+        leave[2].set()
+        for worker in workers:
+            worker.join()
 
 
 def test_an_error_in_a_worker_reaches_the_caller_and_stops_the_rest():

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 import numpy as np
 
-from nc_fast._threads import Stopped, ordered_map, single_threaded_blas, thread_count
+from nc_fast._threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.cpu import _kernels
 from nc_fast.types import ClassMoments, chan_merge
@@ -83,7 +82,7 @@ def class_moments(
     def nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.zeros(shape[0], np.int64), np.zeros(shape), np.zeros(shape)
 
-    def moments_of(tile: _Tile, stop: Event) -> tuple[_Tile, np.ndarray, np.ndarray]:
+    def moments_of(tile: _Tile, stop: Stop) -> tuple[_Tile, np.ndarray, np.ndarray]:
         x = X[tile.rows]
         used = np.flatnonzero(x.any(axis=0))
         sparse = len(used) < DENSE_FROM * x.shape[1]
@@ -103,17 +102,20 @@ def class_moments(
                 _kernels.tile_moments(z, bias[block], fused, tile.starts, first, tile_mean, tile_m2)
         return tile, tile_mean, tile_m2
 
-    # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
-    total, chunk, done = nothing(), nothing(), 0
-    with single_threaded_blas():
-        for tile, tile_mean, tile_m2 in ordered_map(moments_of, _tiles(codes, shape[0]), thread_count()):
+    def merged() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
+        total, chunk, done = nothing(), nothing(), 0
+        for tile, tile_mean, tile_m2 in ordered_map(moments_of, _tiles(codes, shape[0]), threads):
             count, mean, m2 = (array[tile.runs] for array in chunk)
-            merged = chan_merge((count, mean, m2), (np.diff(tile.starts), tile_mean, tile_m2))
-            for array, value in zip(chunk, merged, strict=True):
+            sums = chan_merge((count, mean, m2), (np.diff(tile.starts), tile_mean, tile_m2))
+            for array, value in zip(chunk, sums, strict=True):
                 array[tile.runs] = value
             if tile.last:
                 total, chunk = chan_merge(total, chunk), nothing()
             done += len(tile.rows)
             if report:
                 report(done, len(codes))
-    return ClassMoments(classes, *total)
+        return total
+
+    threads = thread_count()
+    return ClassMoments(classes, *single_threaded_blas(merged))

@@ -31,8 +31,8 @@ def screened(
     if resumable or is_sliced(batch.X):
         found = "screening reads the samples more than once, which a checkpoint or X in slices does not allow"
     else:
-        with single_threaded_blas():  # its products are small: BLAS threads that wait for each other cost more than they give
-            found = screen(problem(stage, batch, W, backend, rules, report))
+        # Its products are small: BLAS threads that wait for each other cost more than they give.
+        found = single_threaded_blas(lambda: screen(problem(stage, batch, W, backend, rules, report)))
     if isinstance(found, str):
         return None, None, Certificate.all_exact(W.shape[1], found)
     shares = backend.place(W, found.quota)

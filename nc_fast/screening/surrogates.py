@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import pi, sqrt
-from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nc_fast._threads import Stopped, ordered_map, single_threaded_blas, thread_count
+from nc_fast._threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 from nc_fast.activations import ACTIVATIONS, LEAKY_SLOPE
 from nc_fast.types import ClassMoments
 
@@ -69,7 +68,7 @@ class GaussianMixture:
         M = W.shape[1]
         mean, m2 = np.empty((2, len(self.classes), M))
 
-        def slab(first: int, stop: Event) -> None:
+        def slab(first: int, stop: Stop) -> None:
             last = min(first + SLAB_COLUMNS, M)
             space = _Space.of(self)
             for start in range(first, last, BLOCK_COLUMNS):
@@ -79,9 +78,12 @@ class GaussianMixture:
                 mean[:, where], variance = self._block(W[:, where], bias[where], activation, space)
                 np.multiply(variance, self.count[:, None], out=m2[:, where])
 
-        with single_threaded_blas():
-            for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), thread_count()):
+        def fill() -> None:
+            for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), threads):
                 pass
+
+        threads = thread_count()
+        single_threaded_blas(fill)
         return ClassMoments(self.classes, self.count, mean, m2)
 
     def _block(self, W: np.ndarray, bias: np.ndarray, activation: Activation, space: _Space) -> tuple[np.ndarray, np.ndarray]:
@@ -172,35 +174,36 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
     classes : (C,) labels.
     dtype : of the weights that will be asked about.
     """
+    return single_threaded_blas(lambda: _fit(X, codes, classes, dtype, rng))
+
+
+def _fit(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng: np.random.Generator) -> GaussianMixture:
     count = np.bincount(codes, minlength=len(classes))
     rows = stratified_rows(codes, len(classes), FIT_ROWS, rng)
-    with single_threaded_blas():
-        centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
-        projected = np.concatenate(
-            list(ordered_map(lambda tile, _: (X[tile].astype(dtype) - centre) @ basis, _tiles(rows), thread_count()))
-        )
-        members: list[np.ndarray] = []
-        first = []
-        for c in range(len(classes)):
-            mine = np.flatnonzero(codes[rows] == c)
-            first.append(len(members))
-            members += _halved(mine, projected, _components(len(mine)))
+    centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
+    projected = np.concatenate(list(ordered_map(lambda tile, _: (X[tile].astype(dtype) - centre) @ basis, _tiles(rows), thread_count())))
+    members: list[np.ndarray] = []
+    first = []
+    for c in range(len(classes)):
+        mine = np.flatnonzero(codes[rows] == c)
+        first.append(len(members))
+        members += _halved(mine, projected, _components(len(mine)))
 
-        def component(mine: np.ndarray, _: Event) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            total, squares = np.zeros((2, X.shape[1]))
-            for tile in _tiles(mine):
-                x = X[rows[tile]].astype(dtype) - centre
-                total += x.sum(axis=0)
-                squares += np.square(x, out=x).sum(axis=0)
-            own = projected[mine] - projected[mine].mean(axis=0)
-            values, vectors = np.linalg.eigh(own.T @ own / len(mine))
-            leading = slice(None, -FACTORS - 1, -1)
-            factors = np.sqrt(np.maximum(values[leading], 0))[:, None] * vectors[:, leading].T
-            variance = squares / len(mine) - np.square(total / len(mine))
-            return centre + total / len(mine), factors, np.maximum(variance - np.square(basis @ factors.T).sum(axis=1), 0)
+    def component(mine: np.ndarray, _: Stop) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        total, squares = np.zeros((2, X.shape[1]))
+        for tile in _tiles(mine):
+            x = X[rows[tile]].astype(dtype) - centre
+            total += x.sum(axis=0)
+            squares += np.square(x, out=x).sum(axis=0)
+        own = projected[mine] - projected[mine].mean(axis=0)
+        values, vectors = np.linalg.eigh(own.T @ own / len(mine))
+        leading = slice(None, -FACTORS - 1, -1)
+        factors = np.sqrt(np.maximum(values[leading], 0))[:, None] * vectors[:, leading].T
+        variance = squares / len(mine) - np.square(total / len(mine))
+        return centre + total / len(mine), factors, np.maximum(variance - np.square(basis @ factors.T).sum(axis=1), 0)
 
-        parts = list(ordered_map(component, members, thread_count()))
-        class_means = _class_means(X, codes, len(classes), dtype)
+    parts = list(ordered_map(component, members, thread_count()))
+    class_means = _class_means(X, codes, len(classes), dtype)
     sizes = np.array([len(mine) for mine in members], np.float64)
     per_class = np.add.reduceat(sizes, first)
     parts_of = np.diff([*first, len(members)])
@@ -214,7 +217,7 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
 def _class_means(X: np.ndarray, codes: np.ndarray, n_classes: int, dtype: Any) -> np.ndarray:
     """Return (C, D) float64."""
 
-    def sums(tile: slice, _: Event) -> np.ndarray:
+    def sums(tile: slice, _: Stop) -> np.ndarray:
         of_class = np.equal.outer(np.arange(n_classes), codes[tile]).astype(dtype)
         return np.asarray(of_class @ X[tile].astype(dtype, copy=False))
 

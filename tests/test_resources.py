@@ -1,0 +1,93 @@
+"""Short forms of benchmarks/reliability.py: nothing leaks, Ctrl-C at any moment, too little memory; and threads that cannot be had."""
+
+import _thread
+import sys
+
+import pytest
+import reliability
+
+from nc_fast import _threads
+from nc_fast._threads import ordered_map
+
+WORK = reliability.Work(1500, 32, 400, 210)
+NAMES = list(WORK.calls)
+
+pytestmark = pytest.mark.skipif(not reliability.SELF.is_dir(), reason="/proc/self is read")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_calls_leave_nothing_behind(name):
+    left = reliability.left_by(WORK.calls[name], 500)
+    assert left.rss < 4 * reliability.MIB  # one result kept a call would be 12 MiB of moments
+    assert (left.descriptors, left.threads) == (0, 0)
+
+
+def test_a_leak_would_be_seen():
+    kept = []
+    left = reliability.left_by(lambda: kept.append((WORK.calls["select"](), bytearray(20_000), open("/dev/null"))), 500, warm=1)  # noqa: SIM115
+    assert left.rss > 4 * reliability.MIB
+    assert left.descriptors >= 500
+    for *_, file in kept:
+        file.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ctrl_c_at_random_moments(name):
+    hits, wrong = reliability.interrupted(WORK, name, 100)
+    assert hits == 100
+    assert not wrong, wrong
+
+
+def test_ctrl_c_while_blas_is_set_or_restored(monkeypatch):
+    """At every call into the BLAS controllers that a call makes, one after the other."""
+    library_type = type(_threads._blas().lib_controllers[0])
+    set_num_threads, before = library_type.set_num_threads, reliability.blas_threads()
+    interrupted, number = 0, -1
+    while interrupted == number + 1:
+        number += 1
+        seen = iter(range(1000))
+
+        def interrupt(self, threads, number=number, seen=seen):
+            if next(seen) == number:
+                raise KeyboardInterrupt
+            return set_num_threads(self, threads)
+
+        monkeypatch.setattr(library_type, "set_num_threads", interrupt)
+        try:
+            _threads.single_threaded_blas(lambda: None)
+        except KeyboardInterrupt:
+            interrupted += 1
+        monkeypatch.undo()
+        assert reliability.blas_threads() == before
+    assert interrupted >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.gettrace() is not None, reason="a tracer needs memory of its own")
+def test_too_little_memory_is_a_memory_error_and_no_more():
+    work = reliability.Work(500, 64, 40_000, 50, classes=40)  # each result of 12 MiB, several at a time
+    outcomes = reliability.starved_at(work, "class_moments", [16 * reliability.MIB, 512 * reliability.MIB])
+    assert list(outcomes.values()) == ["MemoryError", "right"]
+
+
+def test_without_threads_to_be_had_the_calling_thread_does_the_work(monkeypatch):
+    expected = WORK.calls["class_moments"]()
+
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
+    assert WORK.calls["class_moments"]() == expected
+
+
+def test_workers_that_never_begin_are_stood_in_for(monkeypatch):
+    monkeypatch.setattr(_threads, "IDLE_S", 0.01)
+    monkeypatch.setattr(_threads._Worker, "_run", lambda self: None)
+    assert list(ordered_map(lambda item, stop: item * item, range(20), threads=2)) == [item * item for item in range(20)]
+
+
+def test_a_call_lost_with_its_worker_is_a_memory_error(monkeypatch):
+    monkeypatch.setattr(_threads, "IDLE_S", 0.01)
+    monkeypatch.setattr(_threads._Worker, "_run", lambda self: self._calls.get())
+    with pytest.raises(MemoryError, match="worker thread"):
+        list(ordered_map(lambda item, stop: item, range(1), threads=2))
