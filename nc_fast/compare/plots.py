@@ -53,7 +53,7 @@ def curves(file: IO[bytes], runs: Sequence[Run], plan: Plan, data: str) -> None:
             row[1].set_yscale("log")
             row[1].yaxis.set_minor_formatter("{x:g}")
             row[1].yaxis.set_major_formatter("{x:g}")
-    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=8, frameon=False)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     n = len({run.task.seed for run in runs})
     figure.suptitle(
         f"{data}: the same batches from different initializations; mean of {n} seed{'s' * (n > 1)}, lr {plan.lr:g}",
