@@ -91,16 +91,19 @@ def share_displaced(path: Path, picked: tuple[np.ndarray, np.ndarray], others: t
     nearest = np.argsort(-(_gain(s_others[0], foreign) - path.gains[steps, None]).max(axis=0))[:CONTENDERS]
     foreign, s_others = foreign[:, nearest], s_others[:, nearest]
     earlier = np.arange(len(path.picks)) < steps[:, None]
+    own, taken = np.where(earlier, 1, own), np.where(earlier, -np.inf, 0)
     displaced = np.zeros(len(s_picked), bool)
     if len(nearest):
         for i, (mine, theirs) in enumerate(zip(s_picked, s_others, strict=True)):
             # Order among the picks may change freely: at each step the best pick still to come defends.
-            best = np.where(earlier, -np.inf, _gain(mine, np.where(earlier, 1, own))).max(axis=1)
+            best = (_gain(mine, own) + taken).max(axis=1)
             displaced[i] = (_gain(theirs, foreign).max(axis=1) > best).any()
     return displaced
 
 
 def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
+    if (score >= 0).all():
+        return np.asarray(score * ratio)
     with np.errstate(divide="ignore"):
         return np.asarray(np.where(score >= 0, score * ratio, score / ratio))
 
