@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from nc_fast._arrays import array_namespace, as_numpy, as_tensor, is_tensor, like
+from nc_fast._labels import LABEL_KINDS
 from nc_fast._slices import dtype_of
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.types import Array, ClassMoments, Scores
@@ -23,7 +24,6 @@ from nc_fast.types import Array, ClassMoments, Scores
 # Elements looked at at once, never a copy of full size: on a CPU a block in L2 cache, on a GPU one that hides the launch.
 FINITE_CHECK_ELEMENTS = {"cpu": 1 << 18, "gpu": 1 << 26}
 HALF_NAMES = ("float16", "bfloat16")
-LABEL_KINDS = "biuUS"
 
 
 def choice(name: str, value: object, options: Iterable[str]) -> str:

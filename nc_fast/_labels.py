@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 KINDS = {"b": "booleans", "i": "integers", "u": "integers", "U": "strings", "S": "bytes"}
+LABEL_KINDS = "".join(KINDS)
 
 
 def kind_of(labels: np.ndarray) -> str:

@@ -16,7 +16,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from nc_fast.data import LABEL_KINDS, MAX_BYTES, MAX_QUOTED, PathLike, listed, read_npz, replacing, text_is_unicode
+from nc_fast._labels import LABEL_KINDS
+from nc_fast.data import MAX_BYTES, MAX_QUOTED, PathLike, listed, read_npz, replacing, text_is_unicode
 
 FORMAT = "nc_fast.ClassMoments"
 VERSION = 1

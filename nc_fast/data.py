@@ -20,6 +20,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from nc_fast._labels import LABEL_KINDS
+
 MAX_BYTES = 8 << 30  # larger arrays are better mapped than loaded; far above EMNIST's 0.6 GB, far below a decompression bomb
 DEFLATE_RATIO = 1032  # no deflate stream expands more (zlib's technical notes)
 LARGE_BYTES = 1 << 30  # from here on, what expands more than LARGE_RATIO is a bomb sooner than data; MNIST expands 5 times
@@ -30,7 +32,6 @@ IDX_UBYTE = 8  # the IDX type code of unsigned bytes
 IDX_SPLITS = ("train", "t10k")
 DIGITS_TEST_SAMPLES = 360  # the last fifth of the 1797 digits
 SAMPLE_KINDS = "biuf"
-LABEL_KINDS = "biuUS"
 
 PathLike = str | os.PathLike[str]
 

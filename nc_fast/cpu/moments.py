@@ -105,7 +105,7 @@ def class_moments(
     def merged() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
         total, chunk, done = nothing(), nothing(), 0
-        for tile, tile_mean, tile_m2 in ordered_map(moments_of, _tiles(codes, shape[0]), threads):
+        for tile, tile_mean, tile_m2 in ordered_map(moments_of, _tiles(codes, shape[0]), thread_count()):
             count, mean, m2 = (array[tile.runs] for array in chunk)
             sums = chan_merge((count, mean, m2), (np.diff(tile.starts), tile_mean, tile_m2))
             for array, value in zip(chunk, sums, strict=True):
@@ -117,5 +117,4 @@ def class_moments(
                 report(done, len(codes))
         return total
 
-    threads = thread_count()
     return ClassMoments(classes, *single_threaded_blas(merged))

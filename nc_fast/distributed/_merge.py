@@ -14,8 +14,7 @@ import numpy as np
 import torch
 
 from nc_fast._arrays import as_numpy, like
-from nc_fast._checks import LABEL_KINDS
-from nc_fast._labels import join_labels, kind_of
+from nc_fast._labels import LABEL_KINDS, join_labels, kind_of
 from nc_fast.distributed._ranks import Ranks
 from nc_fast.types import ClassMoments, chan_merge
 

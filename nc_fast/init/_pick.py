@@ -13,6 +13,7 @@ from torch import Tensor
 import nc_fast
 from nc_fast import _dispatch
 from nc_fast._arrays import as_numpy
+from nc_fast._labels import join_labels
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.init._activations import Activation
 from nc_fast.types import Certificate, ClassMoments, Scores
@@ -132,7 +133,7 @@ def _held(blocks: Iterator[tuple[Tensor, np.ndarray]]) -> tuple[Tensor, np.ndarr
         if parts and size > SCREENED_BYTES:
             return None
         parts.append((X, y))
-    return parts[0] if len(parts) == 1 else (torch.cat([X for X, _ in parts]), np.concatenate([y for _, y in parts]))
+    return parts[0] if len(parts) == 1 else (torch.cat([X for X, _ in parts]), join_labels([y for _, y in parts]))
 
 
 def _one_output(rules: Rules, k: int) -> bool:

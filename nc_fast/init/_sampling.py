@@ -20,6 +20,7 @@ from torch.utils.data import (
 )
 
 from nc_fast import _checks
+from nc_fast._labels import LABEL_KINDS
 from nc_fast.quota import share_quota
 
 SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
@@ -163,7 +164,7 @@ def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:
     if targets is None or not hasattr(dataset, "__len__") or len(targets) != len(dataset):
         return None
     labels = _numpy(targets)
-    return labels if labels.ndim == 1 and labels.dtype.kind in _checks.LABEL_KINDS else None
+    return labels if labels.ndim == 1 and labels.dtype.kind in LABEL_KINDS else None
 
 
 def _tensors(dataset: Dataset[Any], rows: np.ndarray) -> tuple[torch.Tensor, ...] | None:
@@ -235,7 +236,7 @@ def checked(where: str, inputs: Inputs, labels: Any) -> Batch:
     y = _numpy(labels)
     if y.dtype.kind == "f":
         raise TypeError(f"{where} expected y as integer, boolean or string labels, got {y.dtype}; bin it first: torch.bucketize(y, edges)")
-    if y.dtype.kind not in _checks.LABEL_KINDS:
+    if y.dtype.kind not in LABEL_KINDS:
         raise TypeError(f"{where} expected y as integer, boolean or string labels, got {y.dtype}")
     if y.ndim < 1 or any(x.ndim < 1 or len(x) != len(y) for x in leaves):
         shapes = ", ".join(str(tuple(x.shape)) for x in leaves)

@@ -42,8 +42,8 @@ class Path:
         while unit.shape[1]:
             basis, triangle = np.linalg.qr(unit[:, : len(unit)])
             # The diagonal holds what a pick had left outside of the span before it: nothing, and the selection began anew.
-            spent = np.flatnonzero(np.abs(np.diag(triangle)) <= RANK_TOLERANCE)
-            n = int(spent[0]) if len(spent) else basis.shape[1]
+            spent = np.flatnonzero(np.abs(np.diag(triangle)[1:]) <= RANK_TOLERANCE)
+            n = int(spent[0]) + 1 if len(spent) else basis.shape[1]
             bases.append(basis[:, :n])
             unit = unit[:, n:]
         return Path(picks, gains, bases or [unit])

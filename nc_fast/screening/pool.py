@@ -6,12 +6,11 @@ import numpy as np
 
 from nc_fast.criteria import apply_criterion
 from nc_fast.screening import scoring
-from nc_fast.screening.problem import Problem
+from nc_fast.screening.problem import SEED, Problem
 from nc_fast.screening.tail import Tail, regress
 from nc_fast.types import ClassMoments
 
 SUBSAMPLE_GAIN = 0.6  # the subsample takes the mixture's place where its errors are this much smaller
-SEED = 6
 NEAR_CLASS = 30.0  # units behind the first class: errors within teach how often classes change places
 TINY = np.finfo(np.float64).tiny
 

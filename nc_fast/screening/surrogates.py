@@ -79,10 +79,9 @@ class GaussianMixture:
                 np.multiply(variance, self.count[:, None], out=m2[:, where])
 
         def fill() -> None:
-            for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), threads):
+            for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), thread_count()):
                 pass
 
-        threads = thread_count()
         single_threaded_blas(fill)
         return ClassMoments(self.classes, self.count, mean, m2)
 

@@ -12,6 +12,7 @@ from nc_fast.quota import share_quota
 from nc_fast.screening import scoring
 from nc_fast.screening.exclusion import Path, share_displaced
 from nc_fast.screening.pool import Pool
+from nc_fast.screening.problem import SEED
 from nc_fast.screening.tail import Tail, regress
 from nc_fast.types import Certificate, Scores
 
@@ -28,7 +29,6 @@ FAR_BEHIND = 0.05  # below the lowest gain, relative: no error of the weights ma
 SELECTIONS = 40  # instead, where whole selections are needed
 ORDER_MATTERS = 4  # a group's picks times this exceed D: what is picked first changes the ratios of what follows
 CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
-SEED = 6
 SURE_TO_CHANGE = 0.95
 FEWEST_ERRORS = 40  # that a tail is fitted to
 
@@ -57,7 +57,7 @@ class View:
             errors = pool.class_errors()
             pool.class_tail = Tail.of(errors) if len(errors) >= FEWEST_ERRORS else None
         self._share()
-        self._select(predicted)
+        self._select()
         self._risks()
 
     def _score(self) -> None:
@@ -127,10 +127,10 @@ class View:
             moved = np.maximum(np.rint(estimate + draws), members).astype(np.int64)
             self.quota_risk = float(np.mean([(share_quota(row, min(k, int(row.sum()))) != self.quota).any() for row in moved]))
 
-    def _select(self, predicted: bool) -> None:
+    def _select(self) -> None:
         """Run the backend's selection on what is known; at first on the best predicted ones too."""
         taking = self.known & self.live
-        if predicted:
+        if self.predicted:
             for g, quota in enumerate(self.quota):
                 mine = np.flatnonzero(self.live & (self.pooled == g) & ~self.known)
                 most = min(FIRST_GUESS * int(quota) + 8, len(mine))
