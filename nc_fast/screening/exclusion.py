@@ -16,7 +16,7 @@ from nc_fast.types import RANK_TOLERANCE
 BLOCK_COLUMNS = 2048
 SINGLE_FROM = 64  # dimensions: ratios do not come near 0, where float32 would round them away
 STEPS_LOOKED_AT = 128  # of a long path, when contenders are compared under many weights
-CONTENDERS = 48  # of a group, nearest to being picked
+FOREMOST = 16  # of a group at each of them: nobody else comes first under weights that are nearly the same
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +88,22 @@ def share_displaced(path: Path, picked: tuple[np.ndarray, np.ndarray], others: t
     (W_picked, s_picked), (W_others, s_others) = picked, others
     steps = np.unique(np.linspace(0, len(path.picks) - 1, STEPS_LOOKED_AT).astype(int))
     own, foreign = path.ratios(W_picked)[steps], path.ratios(W_others)[steps]
-    nearest = np.argsort(-(_gain(s_others[0], foreign) - path.gains[steps, None]).max(axis=0))[:CONTENDERS]
-    foreign, s_others = foreign[:, nearest], s_others[:, nearest]
-    earlier = np.arange(len(path.picks)) < steps[:, None]
-    own, taken = np.where(earlier, 1, own), np.where(earlier, -np.inf, 0)
-    displaced = np.zeros(len(s_picked), bool)
-    if len(nearest):
-        for i, (mine, theirs) in enumerate(zip(s_picked, s_others, strict=True)):
-            # Order among the picks may change freely: at each step the best pick still to come defends.
-            best = (_gain(mine, own) + taken).max(axis=1)
-            displaced[i] = (_gain(theirs, foreign).max(axis=1) > best).any()
-    return displaced
+    # Order among the picks may change freely: at each step the best pick still to come defends.
+    to_come = np.arange(len(path.picks)) >= steps[:, None]
+    defenders = _foremost(np.where(to_come, _gain(s_picked[0], own), -np.inf))
+    contenders = _foremost(_gain(s_others[0], foreign))
+
+    def best(score: np.ndarray, ratio: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return _gain(score[:, columns], np.take_along_axis(ratio, columns, axis=1))
+
+    defence = np.where(np.take_along_axis(to_come, defenders, axis=1), best(s_picked, own, defenders), -np.inf).max(axis=2)
+    return np.asarray((best(s_others, foreign, contenders).max(axis=2, initial=-np.inf) > defence).any(axis=1))
+
+
+def _foremost(gain: np.ndarray) -> np.ndarray:
+    """Return (S, n): of each row (S, T) the columns of the largest, unordered."""
+    n = min(FOREMOST, gain.shape[1])
+    return np.argpartition(-gain, max(n - 1, 0), axis=1)[:, :n] if n else np.empty((len(gain), 0), int)
 
 
 def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast._arrays import as_numpy
+from nc_fast._arrays import as_numpy, take_columns
 from nc_fast._dispatch import Backend
 from nc_fast._moments import Batch, MomentsStage
 from nc_fast._progress import Report
@@ -95,7 +95,7 @@ def problem(stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules
 
     def moments(columns: np.ndarray | None, rows: np.ndarray | None = None, **more: Any) -> ClassMoments:
         X_part, codes_part = (samples, codes) if rows is None else (samples[rows], codes[rows])
-        pool = W if columns is None else W[:, columns]
+        pool = W if columns is None else take_columns(W, columns)
         bias = arguments["bias"] if columns is None else arguments["bias"][columns]
         given = {**arguments, "bias": bias, **more}
         found = backend.class_moments(place(W, pool), X_part, place(W, codes_part), classes, **given)
@@ -130,7 +130,7 @@ def problem(stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules
     return Problem(
         shape=(D, M),
         rules=rules,
-        weights=lambda columns: as_numpy(W[:, columns]),
+        weights=lambda columns: as_numpy(take_columns(W, columns)),
         live=nonzero_columns(W),
         exact=exact,
         surrogate=(lambda: moments(None, precision=ONE_PASS)) if backend.takes_tensors else mixture,

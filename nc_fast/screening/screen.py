@@ -11,7 +11,7 @@ from nc_fast.screening.view import Screened, View
 
 PAYS = 0.5  # exact columns or their worth, of the pool: beyond, exact moments of all are about as cheap
 AUDIT_BASE = 512
-AUDIT_PER_PICK = 1.0
+AUDIT_PER_PICK = 0.75
 MAX_ROUNDS = 12
 FEWEST_AUDITED = 64  # that stand for the rest
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from math import pi, sqrt
 from typing import Any, NamedTuple
 
@@ -25,6 +26,7 @@ EXPLAINED = 0.995  # of the variance: beyond it a principal direction changes no
 MAX_COMPONENTS = 4  # per class: halves the error of a single Gaussian on MNIST; 8 gain another 10 %
 ROWS_PER_COMPONENT = 100  # fewer do not give a covariance
 PCA_ROWS = 4096
+PCA_TILE_ROWS = 1024
 FIT_ROWS = 1 << 14  # that covariances are fitted to; the means of the classes are those of all samples
 TILE_ROWS = 2048
 BLOCK_COLUMNS = 512
@@ -87,12 +89,12 @@ class GaussianMixture:
 
     def _block(self, W: np.ndarray, bias: np.ndarray, activation: Activation, space: _Space) -> tuple[np.ndarray, np.ndarray]:
         n = W.shape[1]
-        w, inside = space.columns[:, :n], space.inside[:, :n]
-        np.copyto(w, W, casting="same_kind")
+        square, inside = space.square[:, :n], space.inside[:, :n]
+        w = W.astype(square.dtype, copy=False)
         P, q, r = self.factors.shape
         product = space.directions @ w
         inside = np.matmul(self.factors.reshape(P * q, r), product[:r], out=inside).reshape(P, q, n)
-        variance = np.einsum("pqm,pqm->pm", inside, inside) + self.residual @ np.square(w, out=w)
+        variance = np.einsum("pqm,pqm->pm", inside, inside) + self.residual @ np.square(w, out=square)
         mean, variance = activated(product[r:] + bias.astype(w.dtype), variance, activation)
         share = self.share[:, None]
         class_mean = np.add.reduceat(share * mean, self.first, axis=0)
@@ -105,7 +107,7 @@ class _Space(NamedTuple):
     """A thread's arrays for one block: what is allocated anew for every block costs more in page faults than in arithmetic."""
 
     directions: np.ndarray  # (r + P, D), basis and means: one product is faster than two narrow ones
-    columns: np.ndarray  # (D, n)
+    square: np.ndarray  # (D, n)
     inside: np.ndarray  # (P * q, n)
 
     @classmethod
@@ -181,16 +183,17 @@ def _fit(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng:
     rows = stratified_rows(codes, len(classes), FIT_ROWS, rng)
     centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)
     projected = np.concatenate(list(ordered_map(lambda tile, _: (X[tile].astype(dtype) - centre) @ basis, _tiles(rows), thread_count())))
-    members: list[np.ndarray] = []
-    first = []
-    for c in range(len(classes)):
-        mine = np.flatnonzero(codes[rows] == c)
-        first.append(len(members))
-        members += _halved(mine, projected, _components(len(mine)))
 
-    def component(mine: np.ndarray, _: Stop) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def of_class(c: int, stop: Stop) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Return rows, mean, factors and residual variances of each of its components."""
+        mine = np.flatnonzero(codes[rows] == c)
+        return [component(part, stop) for part in _halved(mine, projected, _components(len(mine)))]
+
+    def component(mine: np.ndarray, stop: Stop) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         total, squares = np.zeros((2, X.shape[1]))
         for tile in _tiles(mine):
+            if stop.is_set():
+                raise Stopped
             x = X[rows[tile]].astype(dtype) - centre
             total += x.sum(axis=0)
             squares += np.square(x, out=x).sum(axis=0)
@@ -199,18 +202,18 @@ def _fit(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng:
         leading = slice(None, -FACTORS - 1, -1)
         factors = np.sqrt(np.maximum(values[leading], 0))[:, None] * vectors[:, leading].T
         variance = squares / len(mine) - np.square(total / len(mine))
-        return centre + total / len(mine), factors, np.maximum(variance - np.square(basis @ factors.T).sum(axis=1), 0)
+        residual = np.maximum(variance - np.square(basis @ factors.T).sum(axis=1), 0)
+        return len(mine), centre + total / len(mine), factors, residual
 
-    parts = list(ordered_map(component, members, thread_count()))
+    parts = list(ordered_map(of_class, range(len(classes)), thread_count()))
+    parts_of = np.array([len(of) for of in parts])
+    first = np.cumsum(parts_of) - parts_of
+    sizes, means, factors, residual = (np.stack(values) for values in zip(*chain.from_iterable(parts), strict=True))
+    share = sizes / np.repeat(np.add.reduceat(sizes, first), parts_of)
     class_means = _class_means(X, codes, len(classes), dtype)
-    sizes = np.array([len(mine) for mine in members], np.float64)
-    per_class = np.add.reduceat(sizes, first)
-    parts_of = np.diff([*first, len(members)])
-    share = sizes / np.repeat(per_class, parts_of)
-    means, factors, residual = (np.stack(part) for part in zip(*parts, strict=True))
     means += np.repeat(class_means - np.add.reduceat(share[:, None] * means, first, axis=0), parts_of, axis=0)
     means, factors, residual = (part.astype(dtype) for part in (means, factors, residual))
-    return GaussianMixture(basis, means, factors, residual, share, np.array(first), classes, count)
+    return GaussianMixture(basis, means, factors, residual, share, first, classes, count)
 
 
 def _class_means(X: np.ndarray, codes: np.ndarray, n_classes: int, dtype: Any) -> np.ndarray:
@@ -260,10 +263,15 @@ def _principal(sample: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     D = sample.shape[1]
     width = min(D, len(sample), MAX_RANK + 16)
     basis = rng.standard_normal((D, width)).astype(sample.dtype)
+    tiles = np.array_split(sample, -(-len(sample) // PCA_TILE_ROWS))
+
+    def scatter(basis: np.ndarray) -> np.ndarray:
+        """Return the sample's scatter matrix times the basis."""
+        return np.asarray(sum(ordered_map(lambda tile, _: tile.T @ (tile @ basis), tiles, thread_count())))
+
     for _ in range(3):
-        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]
-    inside = sample @ basis
-    values, vectors = np.linalg.eigh(inside.T @ inside)
+        basis = np.linalg.qr(scatter(basis))[0]
+    values, vectors = np.linalg.eigh(basis.T @ scatter(basis))
     captured = np.cumsum(values[::-1])
     rank = min(MAX_RANK, width, 1 + int(np.searchsorted(captured, EXPLAINED * float(np.square(sample).sum()))))
     return centre, np.ascontiguousarray(basis @ vectors[:, ::-1][:, :rank])

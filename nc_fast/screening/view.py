@@ -8,6 +8,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from nc_fast._threads import Stop, ordered_map, thread_count
 from nc_fast.quota import share_quota
 from nc_fast.screening import scoring
 from nc_fast.screening.exclusion import Path, share_displaced
@@ -142,13 +143,12 @@ class View:
         self.missing = self.quota > possible
         W = self.problem.weights(columns)
         picks = self.problem.pick(W, self.score[columns], pool, asked)
-        self.paths = []
-        for part, gains in zip(
-            np.split(np.asarray(picks.indices), np.cumsum(asked)[:-1]),
-            np.split(np.asarray(picks.gains), np.cumsum(asked)[:-1]),
-            strict=True,
-        ):
-            self.paths.append(Path.of(columns[part], gains, W[:, part]))
+        indices, gains = (np.split(np.asarray(found), np.cumsum(asked)[:-1]) for found in (picks.indices, picks.gains))
+
+        def path(g: int, _: Stop) -> Path:
+            return Path.of(columns[indices[g]], gains[g], W[:, indices[g]])
+
+        self.paths = list(ordered_map(path, range(len(asked)), thread_count()))
 
     def _risks(self) -> None:
         """Fill risk (M,): the probability that a candidate, were it known, would have been picked."""
@@ -161,20 +161,28 @@ class View:
             return
         self.tail = Tail.of(self.errors)
         guess = self._predicted()
-        for g, path in enumerate(self.paths):
-            if self.quota[g] == 0:
-                continue
-            lowest = -np.inf if self.missing[g] else path.lowest
+
+        def risk(g: int, _: Stop) -> tuple[np.ndarray, np.ndarray]:
+            """Return who may be picked in this group, and the probability of it."""
+            path, missing = self.paths[g], self.missing[g]
             negligible = NEGLIGIBLE * EXCLUSION_AIM / len(self.paths)
-            bound = self.tail.exceeds((lowest - guess[columns]) / self.scale[columns])
+            bound = self.tail.exceeds(((-np.inf if missing else path.lowest) - guess[columns]) / self.scale[columns])
             reaching = bound > 1e-3 * negligible / len(columns)
             mine, bound = columns[reaching], bound[reaching]
             chance = self._class_chance(mine, g)
             near = _all_but_negligible(np.minimum(bound, chance), negligible)
             mine, chance = mine[near], chance[near]
-            threshold = np.full(len(mine), -np.inf) if self.missing[g] else path.thresholds(self.problem.weights(mine))
-            self.risk[mine] += np.minimum(self.tail.exceeds((threshold - guess[mine]) / self.scale[mine]), chance)
+            threshold = np.full(len(mine), -np.inf) if missing else path.thresholds(self.problem.weights(mine))
+            return mine, np.minimum(self.tail.exceeds((threshold - guess[mine]) / self.scale[mine]), chance)
+
+        for mine, chance in ordered_map(risk, self._groups, thread_count()):
+            self.risk[mine] += chance
         self.key = self.risk = np.minimum(self.risk, 1)
+
+    @property
+    def _groups(self) -> list[int]:
+        """The groups that somebody is picked from."""
+        return [g for g, quota in enumerate(self.quota) if quota]
 
     def _predicted(self) -> np.ndarray:
         """Return (M,) predicted scores, also of the known: the audit stands for the rest."""
@@ -241,17 +249,18 @@ class View:
         weight = scoring.relative_weights(self.totals, self.problem.rules.alpha, np.concatenate([np.zeros((1, 4)), draws]))
         if reselect:
             return float(np.mean([self._picks_differ(row) for row in weight[1:]])) if np.ptp(weight, axis=0).any() else 0.0
-        changed = np.zeros(DRAWS, bool)
-        for g, path in enumerate(self.paths):
+
+        def displaced(g: int, _: Stop) -> np.ndarray:
+            path = self.paths[g]
             others = np.setdiff1d(np.flatnonzero(self.known & self.live & (self.pooled == g)), path.picks)
-            if len(path.picks):
-                others = others[self.score[others] > path.lowest - FAR_BEHIND * abs(path.lowest)]
-            if not len(path.picks) or not len(others):
-                continue
-            # The first row is the present weights: whoever leads there lost a tie.
+            others = others[self.score[others] > path.lowest - FAR_BEHIND * abs(path.lowest)]
             sides = [(self.problem.weights(columns), weight @ self.pool.measured[:, columns]) for columns in (path.picks, others)]
-            displaced = share_displaced(path, sides[0], sides[1])
-            changed |= displaced[1:] & ~displaced[0]
+            return share_displaced(path, sides[0], sides[1])
+
+        changed = np.zeros(DRAWS, bool)
+        for first, *rest in ordered_map(displaced, self._groups, thread_count()):
+            # The first row is the present weights: whoever leads there lost a tie.
+            changed |= np.array(rest) & ~first
         return float(changed.mean())
 
     def _picks_differ(self, weight: np.ndarray) -> bool:
