@@ -209,6 +209,17 @@ def test_dead_candidates_are_not_picked(rng, always):
     np.testing.assert_array_equal(found.indices, exact.indices)
 
 
+@pytest.mark.parametrize("seed", [8, 29, 37, 39])
+def test_an_audit_found_dead_stands_for_what_is_not_known_to_be(seed, always):
+    # On these, the dead of the audit stayed in the rest while their likes were shortlisted: the weights of the score were wrong.
+    rng = np.random.default_rng(seed)
+    X, y = gaussian(rng, 2000, 8)
+    W = -np.abs(rng.normal(size=(8, 2000))).astype(np.float32)
+    W[:, rng.choice(2000, 60, replace=False)] *= -1
+    found = nc_fast.campaign(W, np.abs(X), y, 40, method="screened")
+    assert set(found.indices.tolist()) == set(nc_fast.campaign(W, np.abs(X), y, 40).indices.tolist())
+
+
 def test_integers_strings_and_tensors(problem, always):
     torch = pytest.importorskip("torch")
     W, X, y = problem

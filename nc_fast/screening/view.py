@@ -155,7 +155,8 @@ class View:
         pool = self.pool
         M = len(self.score)
         self.key = self.risk = np.zeros(M)
-        outside = pool.rest & self.live if (~self.known).any() else np.zeros(M, bool)
+        # The audit stands for the rest also where it was found dead: its likes, not known to be, are at risk.
+        outside = pool.rest & self.problem.live if (~self.known).any() else np.zeros(M, bool)
         columns = np.flatnonzero(outside)
         if not len(columns):
             return
