@@ -78,7 +78,7 @@ def resolve(name: str, W: object) -> Backend:
         When the backend cannot run here.
     """
     if name == "auto":
-        name = "gpu" if is_tensor(W) and W.device.type != "cpu" else "cpu"
+        name = "gpu" if is_tensor(W) and W.device.type not in ("cpu", "meta") else "cpu"  # checks refuse what has no values
     reason = BACKENDS[name].missing()
     if reason:
         available = [backend.name for backend in BACKENDS.values() if not backend.missing()]

@@ -128,17 +128,17 @@ def campaign(
     batch = stage.check(X, y)
     if criterion is None:
         _checks.enough_classes(alpha, batch.classes)
-    certificate = greedy = scores = None
+    certificate = scores = None
     if method == "screened":
         with reporting(progress, "screening") as report:
             rules = screening.Rules(k, alpha, by_class, criterion)
-            scores, greedy, certificate = screening.screened(stage, batch, W, chosen, rules, report, resumable=checkpoint is not None)
+            scores, certificate = screening.screened(stage, batch, W, chosen, rules, report, resumable=checkpoint is not None)
     if scores is None:
         with reporting(progress, "moments") as report:
             moments = stage.run(batch, report, checkpoint)
         scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
     with reporting(progress, "selection") as report:
-        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report, greedy)
+        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report)
     indices = chosen_ones.indices
     return Campaign(
         weights=W[:, indices],

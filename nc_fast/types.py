@@ -177,15 +177,20 @@ class Scores:
     group : (M,) int64
         Index into ``classes`` of the class each candidate belongs to.
     live : (M,) bool
-        False where the activation is constant over all samples: such a candidate says nothing.
+        False where the activation is constant over all samples: such a candidate says nothing. Of a screened campaign,
+        True only for those fit to be picked by its own k and by_class.
     classes : (C,) numpy array
         The sorted distinct labels.
+    sizes : (C,) int64 numpy array, optional
+        How many live candidates each group has, which k is shared by; counted where not given. A screened campaign's
+        are estimates for the whole pool.
     """
 
     score: Array
     group: Array
     live: Array
     classes: np.ndarray
+    sizes: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

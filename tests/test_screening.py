@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -230,6 +231,20 @@ def test_integers_strings_and_tensors(problem, always):
     tensors = nc_fast.campaign(torch.from_numpy(W), torch.from_numpy(X), y, 10, method="screened")
     assert tensors.indices.tolist() == found.indices.tolist()
     assert isinstance(tensors.candidates.score, torch.Tensor)
+
+
+@pytest.mark.parametrize("by_class", [True, False])
+def test_select_shares_k_by_the_whole_pool(by_class, problem, always):
+    W, X, y = problem
+    found = nc_fast.campaign(W, X, y, 60, by_class=by_class, method="screened")
+    scores = found.candidates
+    again = nc_fast.select(W, scores, 60, by_class=by_class)
+    np.testing.assert_array_equal(again.indices, found.indices)
+    assert scores.live.sum() < scores.sizes.sum() == W.shape[1]
+    with pytest.raises(ValueError, match="k, by_class: expected what the scores were screened for, got 4000"):
+        nc_fast.select(W, scores, 4000, by_class=by_class)
+    with pytest.raises(ValueError, match="scores: expected sizes of shape"):
+        nc_fast.select(W, replace(scores, sizes=scores.sizes[1:]), 60)
 
 
 def test_a_checkpoint_asks_for_exact_moments(problem, tmp_path):

@@ -5,42 +5,35 @@ Part of the moments stage: it decides which candidates get exact moments. The se
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nc_fast._arrays import like
 from nc_fast._dispatch import Backend
 from nc_fast._moments import Batch, MomentsStage
 from nc_fast._progress import Report
-from nc_fast._selection import Greedy
 from nc_fast._slices import is_sliced
 from nc_fast._threads import single_threaded_blas
 from nc_fast.screening.problem import Problem, Rules, problem
 from nc_fast.screening.screen import screen
-from nc_fast.screening.view import Screened
-from nc_fast.types import Array, Certificate, Picks, Scores
+from nc_fast.types import Array, Certificate, Scores
 
-__all__ = ["Problem", "Rules", "Screened", "problem", "screen", "screened"]
+__all__ = ["Problem", "Rules", "problem", "screen", "screened"]
 
 
 def screened(
     stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules: Rules, report: Report | None, *, resumable: bool
-) -> tuple[Scores | None, Greedy | None, Certificate]:
-    """Return scores of which only those fit to be picked are live, the greedy loop with the pool's quota, and the certificate.
+) -> tuple[Scores | None, Certificate]:
+    """Return scores of which only those fit to be picked are live, with the sizes of the pool's groups, and the certificate.
 
     Without scores (None), exact moments of the whole pool are to be taken, and the certificate says why.
     """
-    found: Screened | str
+    found: tuple[Scores, Certificate] | str
     if resumable or is_sliced(batch.X):
         found = "screening reads the samples more than once, which a checkpoint or X in slices does not allow"
     else:
         # Its products are small: BLAS threads that wait for each other cost more than they give.
         found = single_threaded_blas(lambda: screen(problem(stage, batch, W, backend, rules, report)))
     if isinstance(found, str):
-        return None, None, Certificate.all_exact(W.shape[1], found)
-    shares = backend.place(W, found.quota)
-
-    def greedy(W: Array, score: Array, pool: Array, quota: Array, *, report: Report | None) -> Picks:  # noqa: ARG001
-        picks: Picks = backend.select(W, score, pool, shares, report=report)
-        return picks
-
-    score, group, live = (like(W, array) for array in (found.scores.score, found.scores.group, found.eligible))
-    scores = Scores(score, group, live, found.scores.classes)
-    return scores, greedy, found.certificate
+        return None, Certificate.all_exact(W.shape[1], found)
+    scores, certificate = found
+    return replace(scores, **{name: like(W, getattr(scores, name)) for name in ("score", "group", "live")}), certificate

@@ -7,7 +7,8 @@ import numpy as np
 from nc_fast.screening import scoring
 from nc_fast.screening.pool import Pool
 from nc_fast.screening.problem import Problem
-from nc_fast.screening.view import Screened, View
+from nc_fast.screening.view import View
+from nc_fast.types import Certificate, Scores
 
 PAYS = 0.5  # exact columns or their worth, of the pool: beyond, exact moments of all are about as cheap
 AUDIT_BASE = 512
@@ -27,7 +28,7 @@ def pays(problem: Problem) -> bool:
     return problem.overhead + audit_size(problem.rules.k, M) + 1.5 * problem.rules.k <= PAYS * M
 
 
-def screen(problem: Problem) -> Screened | str:
+def screen(problem: Problem) -> tuple[Scores, Certificate] | str:
     """Screen the pool; a string says why it was not done and exact moments of the whole pool are to be taken instead."""
     M = problem.shape[1]
     if not pays(problem):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
 
@@ -32,16 +31,6 @@ ORDER_MATTERS = 4  # a group's picks times this exceed D: what is picked first c
 CORRELATED = 4.0  # errors of candidates are not independent: a factor on the variance of group sizes
 SURE_TO_CHANGE = 0.95
 FEWEST_ERRORS = 40  # that a tail is fitted to
-
-
-@dataclass(frozen=True, eq=False)
-class Screened:
-    """What the selection needs: scores (exact where eligible), who may be picked, how many per group, and the certificate."""
-
-    scores: Scores
-    eligible: np.ndarray
-    quota: np.ndarray
-    certificate: Certificate
 
 
 class View:
@@ -119,12 +108,12 @@ class View:
 
     def _settle_quota(self, estimate: np.ndarray, deviation: np.ndarray, members: np.ndarray) -> None:
         k = self.problem.rules.k
-        sizes = np.maximum(np.rint(estimate), members).astype(np.int64)
-        self.short = sizes.sum() < k
-        self.quota = share_quota(sizes, min(k, int(sizes.sum())))
+        self.sizes = np.maximum(np.rint(estimate), members).astype(np.int64)
+        self.short = self.sizes.sum() < k
+        self.quota = share_quota(self.sizes, min(k, int(self.sizes.sum())))
         self.quota_risk = 0.0
         if deviation.any():
-            draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(sizes))) * deviation
+            draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(members))) * deviation
             moved = np.maximum(np.rint(estimate + draws), members).astype(np.int64)
             self.quota_risk = float(np.mean([(share_quota(row, min(k, int(row.sum()))) != self.quota).any() for row in moved]))
 
@@ -286,8 +275,8 @@ class View:
         spent = self.problem.overhead + self.pool.n_known
         return extra if extra <= spent else 0
 
-    def result(self, rounds: int) -> Screened:
-        """Wrap up."""
+    def result(self, rounds: int) -> tuple[Scores, Certificate]:
+        """Return scores, live and exact for who is fit to be picked, and the certificate."""
         pool = self.pool
         exact = bool(self.known.all())
         exclusion, weights = self.exclusion_risk, self.weights_risk
@@ -306,8 +295,8 @@ class View:
             rounds=rounds,
             reason="the surrogate could not rule out enough candidates" if exact else "",
         )
-        scores = Scores(self.score, self.group, self.live, pool.classes)
-        return Screened(scores, self.known & self.live, self.quota, certificate)
+        sizes = self.sizes if self.problem.rules.by_class else np.bincount(self.group[self.live], minlength=len(pool.classes))
+        return Scores(self.score, self.group, self.known & self.live, pool.classes, sizes), certificate
 
 
 def _all_but_negligible(risk: np.ndarray, most: float) -> np.ndarray:
