@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
+from unittest.mock import patch
 
 import numpy as np
 import typer
@@ -35,6 +36,7 @@ from nc_fast._projector import NullSpaceProjector
 MIB = 1024 * 1024
 ROOT = Path(__file__).resolve().parent.parent
 SELF = Path("/proc/self")
+SCREENED_POOL = 2000
 app = typer.Typer(help=__doc__, add_completion=False)
 
 
@@ -45,16 +47,22 @@ class Work:
         rng = np.random.default_rng(0)
         self.W, self.X = rng.standard_normal((D, M), np.float32), rng.random((N, D), np.float32)
         self.y, self.score = np.arange(N) % classes, rng.random(M)
+        self.pool = self.W if M >= SCREENED_POOL else rng.standard_normal((D, SCREENED_POOL), np.float32)
         self.calls: dict[str, Callable[[], bytes]] = {
             "class_moments": self._moments,
             "select": lambda: bits(nc_fast.select(self.W, self.score, k, groups=np.arange(M) % 4).indices),
             "campaign": lambda: bits(nc_fast.campaign(self.W, self.X, self.y, k).indices),
+            "campaign, screened": self._screened,
             "NullSpaceProjector": self._project,
         }
 
     def _moments(self) -> bytes:
         moments = nc_fast.class_moments(self.W, self.X, self.y)
         return bits(moments.count, moments.mean, moments.m2)
+
+    def _screened(self) -> bytes:
+        with patch.object(sys.modules["nc_fast.screening.screen"], "PAYS", np.inf):  # also where the pool is too small to pay
+            return bits(nc_fast.campaign(self.pool, self.X, self.y, 50, method="screened").indices)
 
     def _project(self) -> bytes:
         projector = NullSpaceProjector(len(self.W))

@@ -37,7 +37,7 @@ class Path:
     @staticmethod
     def of(picks: np.ndarray, gains: np.ndarray, W: np.ndarray) -> Path:
         """Rebuild the spans from the picks' weights W (D, T)."""
-        unit = _unit_columns(W)
+        unit = _unit_columns(W, _precision(W))
         bases: list[np.ndarray] = []
         while unit.shape[1]:
             basis, triangle = np.linalg.qr(unit[:, : len(unit)])
@@ -50,7 +50,7 @@ class Path:
 
     def ratios(self, W: np.ndarray) -> np.ndarray:
         """Return (T, n): the ratio of every column of W just before every pick."""
-        W = _unit_columns(W, np.float32 if W.dtype == np.float32 and len(W) >= SINGLE_FROM else np.float64)
+        W = _unit_columns(W, _precision(W))
         parts = []
         for basis in self.bases:
             taken = basis.T.astype(W.dtype, copy=False) @ W
@@ -113,7 +113,11 @@ def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(score >= 0, score * ratio, score / ratio))
 
 
-def _unit_columns(W: np.ndarray, dtype: Any = np.float64) -> np.ndarray:
+def _precision(W: np.ndarray) -> Any:
+    return np.float32 if W.dtype == np.float32 and len(W) >= SINGLE_FROM else np.float64
+
+
+def _unit_columns(W: np.ndarray, dtype: Any) -> np.ndarray:
     W = W.astype(dtype)
     largest = np.abs(W).max(axis=0)
     W /= np.where(largest > 0, largest, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nc_fast._threads import Stop, ordered_map, thread_count
 from nc_fast.criteria import apply_criterion
 from nc_fast.screening import scoring
 from nc_fast.screening.problem import SEED, Problem
@@ -99,10 +100,14 @@ class Pool:
         """
         known = np.concatenate([columns for columns, _ in self._parts])
         exact = np.concatenate([moments.mean for _, moments in self._parts], axis=1)
-        for c, mean in enumerate(exact):
+
+        def correct(c: int, _: Stop) -> None:
             own = np.stack([np.ones(len(self.known)), self.guessed_mean[c], self.guessed_deviation[c], *self.guessed])
-            correction, self.class_scale[c] = regress(own, mean - self.guessed_mean[c, known], known)
-            self.class_mean[c] = self.guessed_mean[c] + correction
+            correction, self.class_scale[c] = regress(own, exact[c] - self.guessed_mean[c, known], known)
+            np.add(self.guessed_mean[c], correction, out=self.class_mean[c])
+
+        for _ in ordered_map(correct, range(len(exact)), thread_count()):
+            pass
         self.first_class = self.class_mean.argmax(axis=0)
         guessed, top = self.class_mean[:, known], self.first_class[known]
         n = np.arange(len(known))
