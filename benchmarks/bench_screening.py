@@ -14,8 +14,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -23,7 +21,7 @@ from typing import Annotated
 import numpy as np
 import sizes
 import typer
-from inputs import inputs, shared_folder
+from inputs import inputs, screening_always, shared_folder
 from scipy.stats import binom
 
 import nc_fast
@@ -116,17 +114,6 @@ def adversary(kind: str, rng: np.random.Generator, N: int = 3000, D: int | None 
         X = rng.normal(size=(N, D))
     X = (X + shift[y]).astype(np.float32)
     return (np.abs(X) if kind == "mostly dead" else X), y
-
-
-@contextmanager
-def screening_always():
-    """Screen although the pool is small: problems on which the method would not screen prove nothing."""
-    module = sys.modules["nc_fast.screening.screen"]
-    kept, module.PAYS = module.PAYS, np.inf
-    try:
-        yield
-    finally:
-        module.PAYS = kept
 
 
 @app.command()

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
-from unittest.mock import patch
 
 import numpy as np
 import typer
+from inputs import screening_always
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_info
@@ -61,8 +61,7 @@ class Work:
         return bits(moments.count, moments.mean, moments.m2)
 
     def _screened(self) -> bytes:
-        with patch.object(sys.modules["nc_fast.screening.screen"], "PAYS", np.inf):  # also where the pool is too small to pay
-            return bits(nc_fast.campaign(self.pool, self.X, self.y, 50, method="screened").indices)
+        return bits(nc_fast.campaign(self.pool, self.X, self.y, 50, method="screened").indices)
 
     def _project(self) -> bytes:
         projector = NullSpaceProjector(len(self.W))
@@ -201,6 +200,7 @@ def starved_at(work: Work, name: str, budgets: list[int]) -> dict[int, str]:
 
 
 @app.command()
+@screening_always()
 def leaks(calls: int = 10_000) -> None:
     """Show by how much calls raise resident memory, file descriptors and threads."""
     work, table = Work(1500, 32, 400, 210), Table("function", "calls", "RSS, KiB", "descriptors", "threads", "s")
@@ -216,6 +216,7 @@ def leaks(calls: int = 10_000) -> None:
 
 
 @app.command()
+@screening_always()
 def interrupts(times: int = 200, seed: int = 0) -> None:
     """Interrupt each function at random moments, short calls and longer ones; show what was not as it should be."""
     table, held = Table("function", "samples", "interrupted", "not as it should be"), True
@@ -229,6 +230,7 @@ def interrupts(times: int = 200, seed: int = 0) -> None:
 
 
 @app.command()
+@screening_always()
 def memory(budgets: Annotated[list[int] | None, typer.Argument(help="MiB.")] = None) -> None:
     """Give each function so much address space on top of its inputs and what the process has."""
     for call in Work(1500, 32, 400, 210).calls.values():
