@@ -16,7 +16,6 @@ from nc_fast._threads import ordered_map
 SIZE = (1500, 32, 400, 210)
 WORK = reliability.Work(*SIZE)
 NAMES = list(WORK.calls)
-FEWER = {"campaign, screened": 5}  # times: it takes 0.15 s a call
 
 pytestmark = pytest.mark.skipif(not reliability.SELF.is_dir(), reason="/proc/self is read")
 
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.skipif(not reliability.SELF.is_dir(), reason="/proc/sel
 @pytest.mark.parametrize("name", NAMES)
 def test_calls_leave_nothing_behind(name):
     with screening_always():
-        left = reliability.left_by(WORK.calls[name], 500 // FEWER.get(name, 1), warm=100 // FEWER.get(name, 1))
+        left = reliability.left_by(WORK.calls[name], 500 // reliability.FEWER.get(name, 1), warm=100 // reliability.FEWER.get(name, 1))
     assert left.rss < 6 * reliability.MIB  # one result kept a call would be 12 MiB of moments
     assert (left.descriptors, left.threads) == (0, 0)
 
@@ -47,7 +46,7 @@ def test_a_leak_would_be_seen():
 @pytest.mark.parametrize("name", NAMES)
 def test_ctrl_c_at_random_moments(name):
     """In a process that coverage does not watch: a tracer interrupted while it holds its own lock never comes back."""
-    times = 100 // FEWER.get(name, 1)
+    times = 100 // reliability.FEWER.get(name, 1)
     work = f"r.Work({', '.join(map(str, SIZE))})"
     program = f"import reliability as r; print(*r.screening_always()(r.interrupted)({work}, {name!r}, {times}))"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}
