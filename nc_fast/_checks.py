@@ -175,8 +175,6 @@ def scored(value: object, groups: object, n_candidates: int, *, by_class: bool) 
         raise ValueError("groups: expected None when scores is a Scores, which has its own, got labels")
     if tuple(value.score.shape) != (n_candidates,):
         raise ValueError(f"scores: expected {n_candidates} candidates, the columns of W, got {value.score.shape[0]}")
-    if value.sizes is not None and np.shape(value.sizes) != (len(value.classes),):
-        raise ValueError(f"scores: expected sizes of shape (C,) = ({len(value.classes)},), got {np.shape(value.sizes)}")
     finite("scores", value.score)
     return value
 

@@ -30,12 +30,13 @@ def select(
     live = as_numpy(scores.live) & nonzero_columns(W)
     group = as_numpy(scores.group)
     pool = np.where(live, group if by_class else 0, -1)
-    members = sizes = np.bincount(pool[live], minlength=len(scores.classes))
-    if scores.sizes is not None:
-        sizes = scores.sizes if by_class else np.append(scores.sizes.sum(), np.zeros(len(members) - 1, np.int64))
-    quota = share_quota(sizes, min(k, int(sizes.sum())))
-    if (quota > members).any():
-        raise ValueError(f"k, by_class: expected what the scores were screened for, got {k}, {by_class}, which needs more candidates")
+    quota = scores.quota
+    if quota is None:
+        quota = share_quota(np.bincount(pool[live], minlength=len(scores.classes)), min(k, int(live.sum())))
+    elif k != quota.sum() or len(quota) != (len(scores.classes) if by_class else 1):
+        raise ValueError(
+            f"k, by_class: expected what the scores were screened for, {quota.sum()} picks in {len(quota)} groups, got {k}, {by_class}"
+        )
     place = backend.place
     picks = (greedy or backend.select)(place(W, W), place(W, scores.score), place(W, pool), place(W, quota), report=report)
     indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)

@@ -263,7 +263,7 @@ def select(
     Raises
     ------
     TypeError, ValueError
-        As :func:`campaign`.
+        As :func:`campaign`; scores of a screened campaign with another k or by_class than its own.
 
     Warns
     -----

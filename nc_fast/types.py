@@ -181,16 +181,16 @@ class Scores:
         True only for those fit to be picked by its own k and by_class.
     classes : (C,) numpy array
         The sorted distinct labels.
-    sizes : (C,) int64 numpy array, optional
-        How many live candidates each group has, which k is shared by; counted where not given. A screened campaign's
-        are estimates for the whole pool.
+    quota : (C,) or (1,) int64 numpy array, optional
+        Of a screened campaign: the picks of every class, or of the pool at once, that it was screened for. Elsewhere they
+        are shared by the live candidates of each group.
     """
 
     score: Array
     group: Array
     live: Array
     classes: np.ndarray
-    sizes: np.ndarray | None = None
+    quota: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

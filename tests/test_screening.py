@@ -1,10 +1,10 @@
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import nc_fast
+from nc_fast._threads import Stop
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.screening import scoring, surrogates
 from nc_fast.screening.exclusion import Path
@@ -122,7 +122,7 @@ def test_thresholds_are_where_a_candidate_gets_in(D, rng):
     path = Path.of(before.indices, before.gains, W[:, before.indices])
     assert len(path.bases) == before.restarts + 1
     left = np.setdiff1d(np.arange(200), before.indices)[::10]
-    for j, threshold in zip(left, path.thresholds(W[:, left]), strict=True):
+    for j, threshold in zip(left, path.thresholds(left, lambda columns: W[:, columns], Stop()), strict=True):
         for factor, inside in ((1.0001, True), (0.9999, False)):
             moved = score.copy()
             moved[j] = threshold * factor
@@ -234,17 +234,23 @@ def test_integers_strings_and_tensors(problem, always):
 
 
 @pytest.mark.parametrize("by_class", [True, False])
-def test_select_shares_k_by_the_whole_pool(by_class, problem, always):
+def test_select_gives_the_picks_that_were_screened_for_and_no_others(by_class, problem, always):
     W, X, y = problem
-    found = nc_fast.campaign(W, X, y, 60, by_class=by_class, method="screened")
+    found = nc_fast.campaign(W, X, y, 62, by_class=by_class, method="screened")
     scores = found.candidates
-    again = nc_fast.select(W, scores, 60, by_class=by_class)
-    np.testing.assert_array_equal(again.indices, found.indices)
-    assert scores.live.sum() < scores.sizes.sum() == W.shape[1]
-    with pytest.raises(ValueError, match="k, by_class: expected what the scores were screened for, got 4000"):
-        nc_fast.select(W, scores, 4000, by_class=by_class)
-    with pytest.raises(ValueError, match="scores: expected sizes of shape"):
-        nc_fast.select(W, replace(scores, sizes=scores.sizes[1:]), 60)
+    assert scores.live.sum() < W.shape[1]
+    np.testing.assert_array_equal(nc_fast.select(W, scores, 62, by_class=by_class).indices, found.indices)
+    exact = nc_fast.campaign(W, X, y, 62, by_class=by_class)
+    assert scores.quota.tolist() == (np.bincount(exact.groups).tolist() if by_class else [62])
+    for k, otherwise in ((61, by_class), (200, by_class), (62, not by_class)):
+        with pytest.raises(ValueError, match=r"k, by_class: expected what the scores were screened for, 62 picks in [15] groups, got"):
+            nc_fast.select(W, scores, k, by_class=otherwise)
+
+
+def test_scores_that_are_exact_after_all_serve_any_k(problem):
+    found = nc_fast.campaign(*problem, 60, method="screened")
+    assert found.certificate.exact
+    assert found.candidates.quota is None
 
 
 def test_a_checkpoint_asks_for_exact_moments(problem, tmp_path):

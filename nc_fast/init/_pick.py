@@ -120,7 +120,7 @@ def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: Rul
 
     score = as_numpy(scores.score)
     ordered = _ordered(indices, as_numpy(scores.group), scores.classes, means, rules)
-    live = int((scores.live if scores.sizes is None else scores.sizes).sum())
+    live = int(as_numpy(scores.live).sum())
     return Choice(ordered, float(score[indices].mean()), float(score.mean()), live, found.certificate)
 
 

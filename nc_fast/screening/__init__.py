@@ -23,7 +23,7 @@ __all__ = ["Problem", "Rules", "problem", "screen", "screened"]
 def screened(
     stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules: Rules, report: Report | None, *, resumable: bool
 ) -> tuple[Scores | None, Certificate]:
-    """Return scores of which only those fit to be picked are live, with the sizes of the pool's groups, and the certificate.
+    """Return scores of which only those fit to be picked are live, with the picks of each group, and the certificate.
 
     Without scores (None), exact moments of the whole pool are to be taken, and the certificate says why.
     """

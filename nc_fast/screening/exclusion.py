@@ -6,11 +6,13 @@ depends on weights only and is known, so every (candidate, group) has an exact t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from nc_fast._threads import Stop, Stopped
 from nc_fast.types import RANK_TOLERANCE
 
 BLOCK_COLUMNS = 2048
@@ -61,13 +63,18 @@ class Path:
         ratio[ratio <= RANK_TOLERANCE] = 0
         return ratio
 
-    def thresholds(self, W: np.ndarray) -> np.ndarray:
-        """Return (n,): the score from which each column of W (D, n) would have been picked instead of one of the picks."""
-        found = np.empty(W.shape[1])
+    def thresholds(self, columns: np.ndarray, weights: Callable[[np.ndarray], np.ndarray], stop: Stop) -> np.ndarray:
+        """Return (n,): the score from which each column would have been picked instead of one of the picks.
+
+        ``weights`` gives the (D, m) weights of some columns.
+        """
+        found = np.empty(len(columns))
         gains = self.gains[:, None]
-        for first in range(0, W.shape[1], BLOCK_COLUMNS):
+        for first in range(0, len(columns), BLOCK_COLUMNS):
+            if stop.is_set():
+                raise Stopped
             block = slice(first, first + BLOCK_COLUMNS)
-            ratio = self.ratios(W[:, block])
+            ratio = self.ratios(weights(columns[block]))
             with np.errstate(divide="ignore"):
                 found[block] = np.where(gains > 0, gains / ratio, gains * ratio).min(axis=0)
         return found

@@ -12,7 +12,7 @@ from nc_fast.screening.tail import Tail, regress
 from nc_fast.types import ClassMoments
 
 SUBSAMPLE_GAIN = 0.6  # the subsample takes the mixture's place where its errors are this much smaller
-COMPARED_ON = 512  # candidates
+COMPARED_ON = 512  # candidates, or up to twice as many
 NEAR_CLASS = 30.0  # units behind the first class: errors within teach how often classes change places
 TINY = np.finfo(np.float64).tiny
 
@@ -85,7 +85,7 @@ class Pool:
         problem = self.problem
         assert problem.second is not None
         columns, moments = self._parts[0]
-        some = slice(None, None, -(-len(columns) // COMPARED_ON))
+        some = slice(None, None, max(len(columns) // COMPARED_ON, 1))
         columns, exact = columns[some], scoring.measures(scoring.columns(moments, some))
         second = scoring.measures(problem.second(columns))
         ours, theirs = (_error(exact, found) for found in (self.guessed[:, columns], second))

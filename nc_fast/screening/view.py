@@ -108,9 +108,9 @@ class View:
 
     def _settle_quota(self, estimate: np.ndarray, deviation: np.ndarray, members: np.ndarray) -> None:
         k = self.problem.rules.k
-        self.sizes = np.maximum(np.rint(estimate), members).astype(np.int64)
-        self.short = self.sizes.sum() < k
-        self.quota = share_quota(self.sizes, min(k, int(self.sizes.sum())))
+        sizes = np.maximum(np.rint(estimate), members).astype(np.int64)
+        self.short = sizes.sum() < k
+        self.quota = share_quota(sizes, min(k, int(sizes.sum())))
         self.quota_risk = 0.0
         if deviation.any():
             draws = np.random.default_rng(SEED).standard_normal((DRAWS, len(members))) * deviation
@@ -152,7 +152,7 @@ class View:
         self.tail = Tail.of(self.errors)
         guess = self._predicted()
 
-        def risk(g: int, _: Stop) -> tuple[np.ndarray, np.ndarray]:
+        def risk(g: int, stop: Stop) -> tuple[np.ndarray, np.ndarray]:
             """Return who may be picked in this group, and the probability of it."""
             path, missing = self.paths[g], self.missing[g]
             negligible = NEGLIGIBLE * EXCLUSION_AIM / len(self.paths)
@@ -162,7 +162,7 @@ class View:
             chance = self._class_chance(mine, g)
             near = _all_but_negligible(np.minimum(bound, chance), negligible)
             mine, chance = mine[near], chance[near]
-            threshold = np.full(len(mine), -np.inf) if missing else path.thresholds(self.problem.weights(mine))
+            threshold = np.full(len(mine), -np.inf) if missing else path.thresholds(mine, self.problem.weights, stop)
             return mine, np.minimum(self.tail.exceeds((threshold - guess[mine]) / self.scale[mine]), chance)
 
         for mine, chance in ordered_map(risk, self._groups, thread_count()):
@@ -295,8 +295,7 @@ class View:
             rounds=rounds,
             reason="the surrogate could not rule out enough candidates" if exact else "",
         )
-        sizes = self.sizes if self.problem.rules.by_class else np.bincount(self.group[self.live], minlength=len(pool.classes))
-        return Scores(self.score, self.group, self.known & self.live, pool.classes, sizes), certificate
+        return Scores(self.score, self.group, self.known & self.live, pool.classes, None if exact else self.quota), certificate
 
 
 def _all_but_negligible(risk: np.ndarray, most: float) -> np.ndarray:
