@@ -445,6 +445,36 @@ def test_process_with_workers_is_interrupted():
     assert all(json.loads(line)["curve"] for line in Path("out/runs.jsonl").read_text().splitlines())
 
 
+WORKER_KILLED = """
+import multiprocessing
+from nc_fast.cli import main
+from nc_fast.compare import Folder
+
+def append(folder, run, append=Folder.append):
+    append(folder, run)
+    multiprocessing.active_children()[0].kill()
+
+Folder.append = append
+main()
+"""
+
+
+def test_killed_worker_is_one_clear_error():
+    command = [sys.executable, "-c", WORKER_KILLED, "compare", "--seeds", "50", "--epochs", "30", "--networks", "mlp5", "--jobs", "2"]
+    process = subprocess.Popen([*command, "--out", "out"], stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors == "nc-fast: a worker process ended before its runs did: it was killed, perhaps for want of memory\n"
+    assert ended(process.pid)
+
+
+def test_worker_reports_what_went_wrong(digits, tmp_path):
+    plan = Plan(("mlp3",), ("he",), (0, 1), epochs=1)
+    with pytest.raises(OSError, match="absent") as caught:
+        list(workers.run_plan(plan, plan.tasks(), digits, tmp_path / "absent", 2, lambda _: None))
+    assert "in _work" in str(caught.value.__cause__)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

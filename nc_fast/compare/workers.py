@@ -6,12 +6,12 @@ import multiprocessing
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import cast
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -25,13 +25,8 @@ from nc_fast.compare.training import Run, train
 from nc_fast.data import Dataset, PathLike, load
 
 WARM_UP_SAMPLES = 200
-POLL_SECONDS = 0.2
 
 Report = Callable[[int], None]
-
-
-class Stopped(Exception):  # noqa: N818 (nothing went wrong)
-    """Raised in a worker when nobody waits for its run any more."""
 
 
 def run_plan(plan: Plan, tasks: Iterable[Task], samples: Samples, source: PathLike | None, jobs: int, report: Report) -> Iterator[Run]:
@@ -76,21 +71,59 @@ def warm_up(plan: Plan, samples: Samples) -> None:
 
 
 def _side_by_side(plan: Plan, tasks: list[Task], source: PathLike | None, jobs: int, report: Report) -> Iterator[Run]:
+    waiting = iter(tasks)
+    with _workers(jobs, plan, source) as busy:
+        with _expected_alive():
+            for end in busy:
+                end.send(next(waiting))
+        while busy:
+            for end in cast("list[Connection]", wait(busy)):
+                with _expected_alive():
+                    message = end.recv()
+                    if isinstance(message, Run):
+                        if task := next(waiting, None):
+                            end.send(task)
+                        else:
+                            busy.remove(end)
+                if isinstance(message, Run):
+                    yield message
+                elif isinstance(message, _Failure):
+                    raise message.error from RuntimeError(message.traceback)
+                else:
+                    report(message)
+
+
+@contextmanager
+def _workers(jobs: int, plan: Plan, source: PathLike | None) -> Iterator[list[Connection]]:
+    """Start processes that :func:`_work`, and yield this side of their pipes; they end with the block.
+
+    No pool: Ctrl-C in the midst of its bookkeeping may leave a lock held that its own threads then wait for.
+    """
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    steps, stop = context.Value("q", 0), context.Event()
-    threads = max(1, cores() // jobs)
-    pool = ProcessPoolExecutor(jobs, context, _start_worker, (_Shared(plan, source, threads, steps, stop),))
-    done = 0
-    with _terminated_with(pool, stop):
+    started = []
+    try:
         with _ctrl_c_left_to_this_process():
-            pending: set[Future[Run]] = {pool.submit(_work, task) for task in tasks}
-        while pending:
-            finished, pending = wait(pending, POLL_SECONDS, FIRST_COMPLETED)
-            if steps.value > done:
-                report(steps.value - done)
-                done = steps.value
-            for future in finished:
-                yield future.result()
+            for _ in range(jobs):
+                mine, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(theirs, plan, source, max(1, cores() // jobs)), daemon=True)
+                process.start()
+                started.append((process, mine))
+                theirs.close()  # so that the worker's end shows
+        yield [mine for _, mine in started]
+    finally:
+        for process, _ in started:
+            process.terminate()
+        for process, mine in started:
+            process.join()
+            mine.close()
+
+
+@contextmanager
+def _expected_alive() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise ChildProcessError("a worker process ended before its runs did: it was killed, perhaps for want of memory") from error
 
 
 @contextmanager
@@ -104,15 +137,6 @@ def _ctrl_c_left_to_this_process() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, found)
-
-
-@contextmanager
-def _terminated_with(pool: ProcessPoolExecutor, stop: Any) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager
@@ -133,41 +157,23 @@ def cores() -> int:
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """What a worker is started with: steps done by all workers, and whether to stop, are shared."""
-
-    plan: Plan
-    source: PathLike | None
-    threads: int
-    steps: Any
-    stop: Any
-
-    def report(self, steps: int) -> None:
-        if self.stop.is_set():
-            raise Stopped
-        with self.steps.get_lock():
-            self.steps.value += steps
+class _Failure:
+    error: Exception
+    traceback: str
 
 
-_train: Callable[[Task], Run]  # of this worker process
-
-
-def _start_worker(shared: _Shared) -> None:
-    torch.set_num_threads(shared.threads)
-    threadpool_limits(shared.threads)
-    samples = prepare(load(shared.source), shared.plan.device)
-    warm_up(shared.plan, samples)
-    global _train
-    _train = partial(_stoppable, shared, samples)
-
-
-def _stoppable(shared: _Shared, samples: Samples, task: Task) -> Run:
-    shared.report(0)
-    return train(task, shared.plan, samples, shared.report)
-
-
-def _work(task: Task) -> Run:
-    return _train(task)
+def _work(end: Connection, plan: Plan, source: PathLike | None, threads: int) -> None:
+    """Run the tasks that come through the pipe; send back numbers of steps done and runs, or what went wrong."""
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+    try:
+        samples = prepare(load(source), plan.device)
+        warm_up(plan, samples)
+        while True:
+            end.send(train(end.recv(), plan, samples, end.send))
+    except Exception as error:
+        with suppress(OSError):  # nobody is there any more
+            end.send(_Failure(error, traceback.format_exc()))
 
 
 def load_samples(source: PathLike | None, device: str) -> Samples:
