@@ -21,13 +21,14 @@ from typing import Annotated
 import numpy as np
 import sizes
 import typer
-from inputs import inputs, screening_always, shared_folder
+from contest import compete, turns
+from inputs import screening_always, shared_folder
 from scipy.stats import binom
+from setups import SURROGATE, mixture, subsample
 
 import nc_fast
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.data import load_idx_folder
-from nc_fast.screening import surrogates
 
 PICKS, ALPHAS, SEEDS, POOL = (100, 1000), (0.0, 0.5, 1.0), (0, 1, 2), 20_000
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: dataset-fashion-mnist
@@ -35,18 +36,9 @@ ADVERSARIES = ("normal", "heavy tails", "sparse", "two points", "D = 5", "class 
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
-def test_surrogate(benchmark):
-    """The Gaussian mixture, fitted and asked, beside exact moments of the same pool (bench_moments.py)."""
-    given = inputs(sizes.DIGITS)
-    classes, codes = np.unique(given.y, return_inverse=True)
-
-    def run():
-        mixture = surrogates.fit_mixture(given.X, codes, classes, np.float32, np.random.default_rng(0))
-        return mixture.moments(given.W, np.zeros(given.W.shape[1]), "relu")
-
-    found = benchmark(run)
-    exact = nc_fast.class_moments(given.W, given.X, given.y)
-    assert np.corrcoef(found.spread(), exact.spread())[0, 1] > 0.98
+@turns(SURROGATE, sizes.SURROGATE)
+def test_surrogate(benchmark, size, name):
+    compete(benchmark, "surrogate", SURROGATE, size, name)
 
 
 def images(name: str, fashion: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -220,11 +212,7 @@ def recall(out: Path = Path("docs/img"), fashion: Path = FASHION, costs: Path | 
     for axis, name in zip(axes, ("mnist", "fashion"), strict=True):
         X, y = images(name, fashion)
         W = pool(784, POOL, 0)
-        codes = y.copy()
-        mixture = surrogates.fit_mixture(X, codes, np.arange(10), np.float32, np.random.default_rng(0))
-        guess = nc_fast.ib_scores(mixture.moments(W, np.zeros(POOL), "relu"))
-        rows = surrogates.stratified_rows(codes, 10, surrogates.SUBSAMPLE_ROWS, np.random.default_rng(0))
-        sample = nc_fast.ib_scores(nc_fast.class_moments(W, X[rows], y[rows]))
+        guess, sample = (nc_fast.ib_scores(estimate(W, X, y, np.arange(10), np.random.default_rng(0))) for estimate in (mixture, subsample))
         exact = nc_fast.ib_scores(nc_fast.class_moments(W, X, y))
         picks = nc_fast.select(W, exact, 1000).indices
         for label, scores in (("Gaussian mixture", guess), ("1500 samples", sample)):

@@ -39,12 +39,14 @@ class Row:
         return bool(self.notes.get("baseline"))
 
     def remarks(self) -> str:
-        """The rates reached, and how many picks are the reference's."""
+        """The rates reached, how near estimates are, and how many picks are the reference's."""
         found = []
         if "flops" in self.notes:
             found.append(f"{self.notes['flops'] / self.median / 1e9:.0f} GFLOP/s")
         if "bytes" in self.notes:
             found.append(f"{self.notes['bytes'] / self.median / 1e9:.1f} GB/s")
+        if "correlation" in self.notes:
+            found.append(f"rank correlation {self.notes['correlation']:.4f}")
         if "agree" in self.notes:
             found.append(f"picks equal {self.notes['agree']}")
         return ", ".join(found)

@@ -19,6 +19,7 @@ import numpy as np
 import original
 import scipy
 import scipy.linalg
+import scipy.stats
 import torch
 from inputs import inputs
 from sizes import Size
@@ -26,11 +27,13 @@ from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import nc_fast
 from nc_fast.activations import ACTIVATIONS
+from nc_fast.screening import surrogates
 from nc_fast.testing import assert_moments_match
 
 SCORE_TOLERANCE = 1e-5  # the original sums up to 60000 float32 numbers one by one; scores are entries of a unit vector
 WELL_DEFINED_AGREEMENT = 0.99  # share of equal picks where all scores are positive, float32 against float64
 CHECKED_COLUMNS = 61
+LEAST_RANK_CORRELATION = 0.95  # of a surrogate's scores with the exact ones
 PEAK_SIDE, PEAK_PRODUCTS = 1024, 8
 
 
@@ -78,6 +81,28 @@ def our_moments(size: Size, backend: str, activation: str = "relu", as_stored: b
 
     run = partial(nc_fast.class_moments, given.W, X, given.y, backend=backend, activation=activation)
     return Task(run, check, {"flops": product_flops(size)})
+
+
+def surrogate_moments(size: Size, estimate: Callable[..., nc_fast.ClassMoments]) -> Task:
+    given = inputs(size)
+    classes, codes = np.unique(given.y, return_inverse=True)
+
+    def check(found: nc_fast.ClassMoments) -> dict[str, Any]:
+        scores = (nc_fast.ib_scores(moments).score for moments in (found, exact_moments(size)))
+        correlation = float(scipy.stats.spearmanr(*scores).statistic)
+        assert correlation > LEAST_RANK_CORRELATION, f"rank correlation {correlation} with the exact scores"
+        return {"correlation": correlation}
+
+    return Task(partial(estimate, given.W, given.X, codes, classes, np.random.default_rng(0)), check)
+
+
+def mixture(W: np.ndarray, X: np.ndarray, codes: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> nc_fast.ClassMoments:
+    return surrogates.fit_mixture(X, codes, classes, W.dtype, rng).moments(W, np.zeros(W.shape[1]), "relu")
+
+
+def subsample(W: np.ndarray, X: np.ndarray, codes: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> nc_fast.ClassMoments:
+    rows = surrogates.stratified_rows(codes, len(classes), surrogates.SUBSAMPLE_ROWS, rng)
+    return surrogates.rescaled(nc_fast.class_moments(W, X[rows], codes[rows]), np.bincount(codes))
 
 
 def original_scores(size: Size, library: str) -> Task:
@@ -194,6 +219,12 @@ def note_agreement(expected: np.ndarray, found: Any) -> dict[str, Any]:
     return {"agree": f"{(np.asarray(found) == expected).sum()}/{len(expected)}"}
 
 
+@lru_cache(maxsize=1)
+def exact_moments(size: Size) -> nc_fast.ClassMoments:
+    given = inputs(size)
+    return nc_fast.class_moments(given.W, given.X, given.y)
+
+
 def product_flops(size: Size) -> int:
     given = inputs(size)
     return 2 * given.X.shape[0] * given.W.size
@@ -269,6 +300,11 @@ MOMENTS = {
 }
 ACTIVATION = {
     name: Contender(partial(our_moments, backend="cpu", activation=name), baseline=name == "relu") for name in ("relu", *ACTIVATIONS)
+}
+SURROGATE = {
+    "exact moments": Contender(partial(our_moments, backend="cpu"), baseline=True),
+    "Gaussian mixture per class": Contender(partial(surrogate_moments, estimate=mixture)),
+    "subsample of the samples": Contender(partial(surrogate_moments, estimate=subsample)),
 }
 LAYOUTS = {"C order": np.ascontiguousarray, "Fortran order": np.asfortranarray, "sliced": lambda W: np.repeat(W, 2, axis=1)[:, ::2]}
 ORIGINALS = [(library, projection) for library in LIBRARIES for projection in original.PROJECTIONS]

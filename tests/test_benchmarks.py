@@ -71,7 +71,7 @@ def test_restated_original_keeps_the_defect_of_repeated_picks():
 @pytest.fixture(scope="module")
 def tiny_results(tmp_path_factory):
     path = tmp_path_factory.mktemp("results") / "tiny.json"
-    files = [f"benchmarks/bench_{stage}.py" for stage in ("moments", "select", "campaign")]
+    files = [f"benchmarks/bench_{stage}.py" for stage in ("moments", "select", "campaign", "screening")]
     command = [sys.executable, "-m", "pytest", *files, "-k", "tiny-0", "--benchmark-enable", f"--benchmark-json={path}", "-q"]
     # Under xdist pytest-benchmark measures nothing; the inner run is a suite of its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
@@ -86,6 +86,7 @@ def tiny_results(tmp_path_factory):
 def test_every_contender_runs_and_is_correct_at_the_tiny_size(tiny_results):
     found = {(row.group, row.name) for row in report.read([tiny_results])}
     stages = {"moments": setups.MOMENTS, "activations": setups.ACTIVATION, "select": setups.SELECT, "campaign": setups.CAMPAIGN}
+    stages["surrogate"] = setups.SURROGATE
     assert found == {(f"{stage} tiny", name) for stage, contenders in stages.items() for name in contenders}
 
 
@@ -100,7 +101,9 @@ def test_results_name_their_device_and_no_host(tiny_results):
 def test_report_writes_table_plots_and_essence(tiny_results, tmp_path):
     table, plots, kept = tmp_path / "table.md", tmp_path / "plots", tmp_path / "kept.json"
     report.main([tiny_results], table=table, plots=plots, keep_as=kept)
-    assert sorted(path.name for path in plots.iterdir()) == ["activations.png", "campaign.png", "moments.png", "select.png"]
+    assert sorted(path.name for path in plots.iterdir()) == [
+        f"{stage}.png" for stage in ("activations", "campaign", "moments", "select", "surrogate")
+    ]
     assert report.markdown(report.read([kept])) == table.read_text()
     assert kept.stat().st_size < tiny_results.stat().st_size
 
