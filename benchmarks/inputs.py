@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from sizes import Size
 
-from nc_fast.data import load_digits, load_idx_folder
+from nc_fast.data import Dataset, load_digits, load_idx_folder
 
+DENSE_FEATURES = 784  # as many as MNIST has
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -45,6 +46,11 @@ def inputs(size: Size) -> Inputs:
         if not folder.is_dir():
             raise DataMissingError("no MNIST: set NC_FAST_SHARED to the folder that holds data/mnist")
         data = load_idx_folder(folder)
+    elif size.data == "dense":
+        rng = np.random.default_rng(1)
+        y_train = rng.integers(0, 10, size.N, np.uint8)
+        X_train = rng.integers(1, 166, (size.N, DENSE_FEATURES), np.uint8) + 10 * y_train[:, None]
+        data = Dataset("dense", X_train, y_train, full_scale=255)
     else:
         data = load_digits()
     X_bytes, y = np.ascontiguousarray(data.X_train[: size.N]), data.y_train[: size.N].astype(np.int64)

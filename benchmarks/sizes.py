@@ -12,7 +12,7 @@ class Size:
     Attributes
     ----------
     name : as it appears in tables and in ``pytest -k``
-    data : "digits" (scikit-learn's, always there) or "mnist" (benchmarks skip where its folder is absent)
+    data : "digits" (scikit-learn's, always there) or "mnist" (benchmarks skip where its folder is absent) or "dense" (random, no zeros)
     N : samples, the first of the training set
     M, k : candidates and picks
     scores : for select, what the candidates are scored by: "spread" (alpha = 1, all positive), "label" (alpha = 0, mixed
@@ -39,11 +39,12 @@ MNIST_1000 = Size("60000x784x1000", "mnist", N=60_000, M=1000, k=100, large=True
 MNIST_5000 = Size("60000x784x5000", "mnist", N=60_000, M=5000, k=500, large=True)
 MNIST_20000 = Size("60000x784x20000", "mnist", N=60_000, M=20_000, k=2000, large=True)
 MNIST_100000 = Size("60000x784x100000", "mnist", N=60_000, M=100_000, k=1000, large=True)
+DENSE_5000 = Size("60000x784x5000-dense", "dense", N=60_000, M=5000, k=500, large=True)
 POOL_SPREAD = Size("784x20000-spread", "mnist", N=10_000, M=20_000, k=2000, large=True)
 POOL_LABEL = Size("784x20000-label", "mnist", N=10_000, M=20_000, k=2000, scores="label", large=True)
 POOL_EQUAL = Size("784x20000-equal", "mnist", N=10_000, M=20_000, k=2000, scores="equal", large=True)
 
-MOMENTS = (TINY, DIGITS, MNIST_SMALL, MNIST_1000, MNIST_5000)
+MOMENTS = (TINY, DIGITS, MNIST_SMALL, MNIST_1000, MNIST_5000, DENSE_5000)
 ACTIVATION = (TINY, MNIST_1000)
 SURROGATE = (TINY, DIGITS, MNIST_1000, MNIST_5000)
 SELECT = (TINY, DIGITS, POOL_SPREAD, POOL_LABEL, POOL_EQUAL)
