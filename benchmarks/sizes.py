@@ -12,7 +12,8 @@ class Size:
     Attributes
     ----------
     name : as it appears in tables and in ``pytest -k``
-    data : "digits" (scikit-learn's, always there) or "mnist" (benchmarks skip where its folder is absent) or "dense" (random, no zeros, classes apart)
+    data : "digits" (scikit-learn's, always there), "mnist" (benchmarks skip where its folder is absent) or "dense" (random, no zeros,
+        classes apart)
     N : samples, the first of the training set
     M, k : candidates and picks
     scores : for select, what the candidates are scored by: "spread" (alpha = 1, all positive), "label" (alpha = 0, mixed
