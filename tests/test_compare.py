@@ -430,11 +430,15 @@ def ended(group):
     return False
 
 
+def long_comparison(*command):
+    """Start a comparison by two workers in a process group of its own."""
+    arguments = ["compare", "--seeds", "50", "--epochs", "30", "--networks", "mlp5", "--jobs", "2", "--out", "out"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen([*command, *arguments], stdout=pipe, stderr=pipe, text=True, env=environment(), start_new_session=True)
+
+
 def test_process_with_workers_is_interrupted():
-    command = [*COMMAND, "compare", "--seeds", "50", "--epochs", "30", "--networks", "mlp5", "--jobs", "2", "--out", "out"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
-    )
+    process = long_comparison(*COMMAND)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (Path("out/runs.jsonl").exists() and Path("out/runs.jsonl").stat().st_size):
         time.sleep(0.1)
@@ -460,8 +464,7 @@ main()
 
 
 def test_killed_worker_is_one_clear_error():
-    command = [sys.executable, "-c", WORKER_KILLED, "compare", "--seeds", "50", "--epochs", "30", "--networks", "mlp5", "--jobs", "2"]
-    process = subprocess.Popen([*command, "--out", "out"], stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True)
+    process = long_comparison(sys.executable, "-c", WORKER_KILLED)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors == "nc-fast: a worker process ended before its runs did: it was killed, perhaps for want of memory\n"

@@ -73,24 +73,33 @@ def warm_up(plan: Plan, samples: Samples) -> None:
 def _side_by_side(plan: Plan, tasks: list[Task], source: PathLike | None, jobs: int, report: Report) -> Iterator[Run]:
     waiting = iter(tasks)
     with _workers(jobs, plan, source) as busy:
-        with _expected_alive():
-            for end in busy:
-                end.send(next(waiting))
+
+        def occupy(end: Connection) -> None:
+            if task := next(waiting, None):
+                with _expected_alive():
+                    end.send(task)
+            else:
+                busy.remove(end)
+
+        for end in tuple(busy):
+            occupy(end)
         while busy:
             for end in cast("list[Connection]", wait(busy)):
-                with _expected_alive():
-                    message = end.recv()
-                    if isinstance(message, Run):
-                        if task := next(waiting, None):
-                            end.send(task)
-                        else:
-                            busy.remove(end)
+                message = _received(end)
                 if isinstance(message, Run):
+                    occupy(end)
                     yield message
-                elif isinstance(message, _Failure):
-                    raise message.error from RuntimeError(message.traceback)
                 else:
                     report(message)
+
+
+def _received(end: Connection) -> Run | int:
+    """Return a run, or a number of steps done; raise what went wrong."""
+    with _expected_alive():
+        message: Run | int | _Failure = end.recv()
+    if isinstance(message, _Failure):
+        raise message.error from RuntimeError(message.traceback)
+    return message
 
 
 @contextmanager
@@ -167,7 +176,7 @@ def _work(end: Connection, plan: Plan, source: PathLike | None, threads: int) ->
     torch.set_num_threads(threads)
     threadpool_limits(threads)
     try:
-        samples = prepare(load(source), plan.device)
+        samples = load_samples(source, plan.device)
         warm_up(plan, samples)
         while True:
             end.send(train(end.recv(), plan, samples, end.send))
