@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -39,7 +38,7 @@ class Path:
     @staticmethod
     def of(picks: np.ndarray, gains: np.ndarray, W: np.ndarray) -> Path:
         """Rebuild the spans from the picks' weights W (D, T)."""
-        unit = _unit_columns(W, _precision(W))
+        unit = _unit_columns(W)
         bases: list[np.ndarray] = []
         while unit.shape[1]:
             basis, triangle = np.linalg.qr(unit[:, : len(unit)])
@@ -52,7 +51,7 @@ class Path:
 
     def ratios(self, W: np.ndarray) -> np.ndarray:
         """Return (T, n): the ratio of every column of W just before every pick."""
-        W = _unit_columns(W, _precision(W))
+        W = _unit_columns(W)
         parts = []
         for basis in self.bases:
             taken = basis.T.astype(W.dtype, copy=False) @ W
@@ -120,12 +119,8 @@ def _gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(score >= 0, score * ratio, score / ratio))
 
 
-def _precision(W: np.ndarray) -> Any:
-    return np.float32 if W.dtype == np.float32 and len(W) >= SINGLE_FROM else np.float64
-
-
-def _unit_columns(W: np.ndarray, dtype: Any) -> np.ndarray:
-    W = W.astype(dtype)
+def _unit_columns(W: np.ndarray) -> np.ndarray:
+    W = W.astype(np.float32 if W.dtype == np.float32 and len(W) >= SINGLE_FROM else np.float64)
     largest = np.abs(W).max(axis=0)
     W /= np.where(largest > 0, largest, 1)
     length = np.linalg.norm(W, axis=0)
