@@ -212,7 +212,7 @@ def recall(out: Path = Path("docs/img"), fashion: Path = FASHION, costs: Path | 
     for axis, name in zip(axes, ("mnist", "fashion"), strict=True):
         X, y = images(name, fashion)
         W = pool(784, POOL, 0)
-        guess, sample = (nc_fast.ib_scores(estimate(W, X, y, np.arange(10), np.random.default_rng(0))) for estimate in (mixture, subsample))
+        guess, sample = (nc_fast.ib_scores(estimate(W, X, y, np.arange(10))) for estimate in (mixture, subsample))
         exact = nc_fast.ib_scores(nc_fast.class_moments(W, X, y))
         picks = nc_fast.select(W, exact, 1000).indices
         for label, scores in (("Gaussian mixture", guess), ("1500 samples", sample)):

@@ -41,6 +41,11 @@ FEWER = {"campaign, screened": 2}  # times: it takes 0.15 s a call
 app = typer.Typer(help=__doc__, add_completion=False)
 
 
+def fewer(times: int, name: str) -> int:
+    """Return how often to make a call where quick ones are made so many times."""
+    return times // FEWER.get(name, 1)
+
+
 class Work:
     """The functions under test on one set of inputs, each returning its result's bits."""
 
@@ -208,7 +213,7 @@ def leaks(calls: int = 10_000) -> None:
     held = True
     for name, call in work.calls.items():
         start = time.monotonic()
-        n = calls // FEWER.get(name, 1)
+        n = fewer(calls, name)
         left = left_by(call, n)
         table.add_row(
             name, str(n), f"{left.rss / 1024:+.0f}", f"{left.descriptors:+d}", f"{left.threads:+d}", f"{time.monotonic() - start:.0f}"

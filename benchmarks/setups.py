@@ -93,15 +93,15 @@ def surrogate_moments(size: Size, estimate: Callable[..., nc_fast.ClassMoments])
         assert correlation > LEAST_RANK_CORRELATION, f"rank correlation {correlation} with the exact scores"
         return {"correlation": correlation}
 
-    return Task(partial(estimate, given.W, given.X, codes, classes, np.random.default_rng(0)), check)
+    return Task(partial(estimate, given.W, given.X, codes, classes), check)
 
 
-def mixture(W: np.ndarray, X: np.ndarray, codes: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> nc_fast.ClassMoments:
-    return surrogates.fit_mixture(X, codes, classes, W.dtype, rng).moments(W, np.zeros(W.shape[1]), "relu")
+def mixture(W: np.ndarray, X: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> nc_fast.ClassMoments:
+    return surrogates.fit_mixture(X, codes, classes, W.dtype, np.random.default_rng(0)).moments(W, np.zeros(W.shape[1]), "relu")
 
 
-def subsample(W: np.ndarray, X: np.ndarray, codes: np.ndarray, classes: np.ndarray, rng: np.random.Generator) -> nc_fast.ClassMoments:
-    rows = surrogates.stratified_rows(codes, len(classes), surrogates.SUBSAMPLE_ROWS, rng)
+def subsample(W: np.ndarray, X: np.ndarray, codes: np.ndarray, classes: np.ndarray) -> nc_fast.ClassMoments:
+    rows = surrogates.stratified_rows(codes, len(classes), surrogates.SUBSAMPLE_ROWS, np.random.default_rng(0))
     return surrogates.rescaled(nc_fast.class_moments(W, X[rows], codes[rows]), np.bincount(codes))
 
 
@@ -109,7 +109,7 @@ def original_scores(size: Size, library: str) -> Task:
     given = inputs(size)
 
     def check(found: Any) -> dict[str, Any]:
-        expected = nc_fast.ib_scores(nc_fast.class_moments(given.W, given.X, given.y))
+        expected = nc_fast.ib_scores(exact_moments(size))
         np.testing.assert_allclose(np.asarray(found[0]), expected.score, atol=SCORE_TOLERANCE)
         return {}
 
@@ -233,8 +233,7 @@ def product_flops(size: Size) -> int:
 @lru_cache(maxsize=1)
 def scored(size: Size) -> tuple[np.ndarray, np.ndarray]:
     """Return score (M,) and group (M,) of a size's pool."""
-    given = inputs(size)
-    found = nc_fast.ib_scores(nc_fast.class_moments(given.W, given.X, given.y), alpha=0.0 if size.scores == "label" else 1.0)
+    found = nc_fast.ib_scores(exact_moments(size), alpha=0.0 if size.scores == "label" else 1.0)
     return np.ones(size.M) if size.scores == "equal" else found.score, found.group
 
 

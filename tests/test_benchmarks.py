@@ -85,8 +85,13 @@ def tiny_results(tmp_path_factory):
 @pytest.mark.slow
 def test_every_contender_runs_and_is_correct_at_the_tiny_size(tiny_results):
     found = {(row.group, row.name) for row in report.read([tiny_results])}
-    stages = {"moments": setups.MOMENTS, "activations": setups.ACTIVATION, "select": setups.SELECT, "campaign": setups.CAMPAIGN}
-    stages["surrogate"] = setups.SURROGATE
+    stages = {
+        "moments": setups.MOMENTS,
+        "activations": setups.ACTIVATION,
+        "select": setups.SELECT,
+        "campaign": setups.CAMPAIGN,
+        "surrogate": setups.SURROGATE,
+    }
     assert found == {(f"{stage} tiny", name) for stage, contenders in stages.items() for name in contenders}
 
 

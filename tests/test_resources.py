@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not reliability.SELF.is_dir(), reason="/proc/sel
 @pytest.mark.parametrize("name", NAMES)
 def test_calls_leave_nothing_behind(name):
     """In a process that coverage does not watch: it keeps a tracer of every thread that ever was."""
-    calls = 500 // reliability.FEWER.get(name, 1)
+    calls = reliability.fewer(500, name)
     left = unwatched(f"r.screening_always()(r.left_by)({WORK_AGAIN}.calls[{name!r}], {calls})")
     rss, descriptors, threads = map(int, re.findall(r"-?\d+", left))
     assert rss < 6 * reliability.MIB  # one result kept a call: 12 MiB of moments, 10 MiB of screened campaigns
@@ -59,7 +59,7 @@ def test_a_leak_would_be_seen():
 @pytest.mark.parametrize("name", NAMES)
 def test_ctrl_c_at_random_moments(name):
     """Without coverage: a tracer interrupted while it holds its own lock never comes back."""
-    times = 100 // reliability.FEWER.get(name, 1)
+    times = reliability.fewer(100, name)
     assert unwatched(f"*r.screening_always()(r.interrupted)({WORK_AGAIN}, {name!r}, {times})").split() == [str(times), "Counter()"]
 
 
