@@ -27,12 +27,12 @@ mutate: $(VENV)/mutate
 
 # Random inputs, 24 times as many as in the tests; then files that Atheris makes, FUZZ_SECONDS for each reader.
 fuzz: $(VENV)/test
-	NC_FAST_FUZZ_SCALE=$(FUZZ_SCALE) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/test_fuzz.py --numprocesses 2 $(PYTEST_ARGS)
+	NC_FAST_FUZZ_SCALE=$(FUZZ_SCALE) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/hardening/test_fuzz.py --numprocesses 2 $(PYTEST_ARGS)
 
 fuzz-readers: $(VENV)/fuzz
 	mkdir -p out
 	set -e; for reader in idx idx-gz npz moments-npz moments-safetensors; do \
-		FUZZ_ARTIFACTS=out/ $(BIN)/python tests/fuzz_readers.py $$reader -max_total_time=$(FUZZ_SECONDS); done
+		FUZZ_ARTIFACTS=out/ $(BIN)/python tests/hardening/fuzz_readers.py $$reader -max_total_time=$(FUZZ_SECONDS); done
 
 bench: $(VENV)/bench
 	mkdir -p out
@@ -41,7 +41,7 @@ bench: $(VENV)/bench
 
 # Sanitizers, valgrind and strict warnings for the C++; needs g++ and valgrind, and uses clang++ where there is one.
 sanitize: $(VENV)/dev
-	$(BIN)/python tests/sanitize.py $(SANITIZE_ARGS)
+	$(BIN)/python tests/hardening/sanitize.py $(SANITIZE_ARGS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

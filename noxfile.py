@@ -17,7 +17,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TESTED_TORCH = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
 PYTEST = ["python", "-m", "pytest", "--numprocesses", "2", "--dist", "worksteal", "--quiet"]
 # Many processes or minutes, and nothing that depends on versions: `make test` runs them.
-LONG = ["benchmarks", "compare", "distributed", "distributed_init", "torchrun", "wheel"]
+LONG = ["test_benchmarks.py", "command/test_compare.py", "command/test_torchrun.py", "distributed", "test_wheel.py"]
 
 
 def lower_bounds() -> list[str]:
@@ -42,7 +42,7 @@ def run_without_torch(session: nox.Session, constraints: list[str]) -> None:
 
 def run_with_torch(session: nox.Session, constraints: list[str], *options: str) -> None:
     install(session, "test", constraints)
-    skipped = [f"--ignore=tests/test_{name}.py" for name in LONG]
+    skipped = [f"--ignore=tests/{name}" for name in LONG]
     session.run(*PYTEST, *skipped, *options, *session.posargs, env={"TRITON_INTERPRET": "1"})
 
 

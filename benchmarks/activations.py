@@ -23,8 +23,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 from nc_fast.activations import ACTIVATIONS
-from nc_fast.cpu import _kernels
-from nc_fast.cpu.moments import BLOCK_COLUMNS, TILE_ROWS
+from nc_fast.backends.cpu import kernels
+from nc_fast.backends.cpu.moments import BLOCK_COLUMNS, TILE_ROWS
 
 FEATURES, CANDIDATES, WHOLE_ROWS = 784, 4096, 8192
 ROUNDS = 15
@@ -72,16 +72,16 @@ def alternatives(rows: int, columns: int) -> dict[str, tuple[Callable[[], object
         **{f"NumPy: {name}": (on_copy(function), tile.size) for name, function in ACTIVATIONS.items() if name != "gelu"},
         "scipy.special.erf: gelu": (on_copy(ACTIVATIONS["gelu"]), tile.size),
         "moments of the tile, gelu fused": (
-            on_copy(lambda block: _kernels.tile_moments(block, bias, _kernels.GELU, run, 0, mean, m2)),
+            on_copy(lambda block: kernels.tile_moments(block, bias, kernels.GELU, run, 0, mean, m2)),
             tile.size,
         ),
         "moments of the tile, relu fused": (
-            on_copy(lambda block: _kernels.tile_moments(block, bias, _kernels.RELU, run, 0, mean, m2)),
+            on_copy(lambda block: kernels.tile_moments(block, bias, kernels.RELU, run, 0, mean, m2)),
             tile.size,
         ),
         **{f"Numba, scalar math: {name}": (on_copy(compiled(function)), tile.size) for name, function in SCALAR.items()},
         "add the bias": (on_copy(lambda block: np.add(block, bias, out=block)), tile.size),
-        "moments of the tile": (on_copy(lambda block: _kernels.tile_moments(block, bias, _kernels.NONE, run, 0, mean, m2)), tile.size),
+        "moments of the tile": (on_copy(lambda block: kernels.tile_moments(block, bias, kernels.NONE, run, 0, mean, m2)), tile.size),
         f"product, tile {rows} x {columns}": (lambda: np.matmul(X[:rows], W[:, :columns], out=z), tile.size),
         f"product, whole {WHOLE_ROWS} x {CANDIDATES}": (lambda: np.matmul(X, W, out=whole), whole.size),
     }

@@ -21,10 +21,10 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import nc_fast
-from nc_fast.data import load_idx_folder
 from nc_fast.distributed import Machine, Problem, Ranks, count_traffic, expected_bytes, expected_seconds
+from nc_fast.files.read import load_idx_folder
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "distributed"))
 from rank_workers import Workers
 
 FEW = 8  # candidates whose product takes no time beside the reading of the samples

@@ -28,7 +28,7 @@ from setups import SURROGATE, mixture, subsample
 
 import nc_fast
 from nc_fast.activations import ACTIVATIONS
-from nc_fast.data import load_idx_folder
+from nc_fast.files.read import load_idx_folder
 
 PICKS, ALPHAS, SEEDS, POOL = (100, 1000), (0.0, 0.5, 1.0), (0, 1, 2), 20_000
 FASHION = Path("/usr/share/datasets/fashion-mnist")  # Debian: dataset-fashion-mnist

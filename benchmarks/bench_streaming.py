@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import nc_fast
-from nc_fast.data import load_idx_folder
+from nc_fast.files.read import load_idx_folder
 
 app = typer.Typer(add_completion=False)
 GIGABYTE, MEBIBYTE = 10**9, 1 << 20
@@ -146,9 +146,9 @@ def kill_in_the_middle(path: Path, rows: int, pool: int, k: int, checkpoint: Pat
 
 @app.command(hidden=True)
 def one(path: Path, rows: int, pool: int, k: int, checkpoint: str) -> None:
-    from nc_fast import _checkpoint
+    from nc_fast.stages import checkpoint
 
-    _checkpoint.EVERY_SECONDS = 2.0
+    checkpoint.EVERY_SECONDS = 2.0
     X = np.memmap(path, np.float32, "r", shape=(rows, FEATURES))
     start = time.perf_counter()
     result = nc_fast.campaign(candidates(pool), X, labels(rows), k, bias=-0.1, checkpoint=checkpoint or None)

@@ -30,17 +30,17 @@ import triton
 from inputs import shared_folder
 
 import nc_fast
-from nc_fast.data import load_idx_folder
-from nc_fast.gpu.moments import class_moments
-from nc_fast.gpu.select import select
+from nc_fast.backends.gpu.moments import class_moments
+from nc_fast.backends.gpu.select import select
+from nc_fast.files.read import load_idx_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 GEMM_COLUMNS = 8192  # of a product at a time: its output fits anywhere, and is large enough for the full rate
 PRODUCTS = {"auto": (torch.float16, 3), "fp16": (torch.float16, 1), "tf32": ("tf32", 1), "ieee": (torch.float32, 1)}  # cuBLAS type, passes
 SANITIZED = """
 import numpy as np, torch
-from nc_fast.gpu.moments import class_moments
-from nc_fast.gpu.select import select
+from nc_fast.backends.gpu.moments import class_moments
+from nc_fast.backends.gpu.select import select
 rng = np.random.default_rng(0)
 codes = torch.arange(700, device="cuda") % 3
 X = torch.from_numpy(rng.standard_normal((700, 50), dtype=np.float32)).cuda()

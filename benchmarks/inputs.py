@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from sizes import Size
 
-from nc_fast.data import Dataset, load_digits, load_idx_folder
+from nc_fast.files.read import Dataset, load_digits, load_idx_folder
 
 DENSE_FEATURES = 784  # as many as MNIST has
 ROOT = Path(__file__).resolve().parent.parent

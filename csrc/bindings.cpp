@@ -303,7 +303,7 @@ py::tuple greedy_select(const py::object& W_object, const py::object& score_obje
   return py::make_tuple(indices, gains, result.restarts);
 }
 
-constexpr const char* kModuleDoc = "Null-space projection and greedy selection in C++; see nc_fast.cpu.select.";
+constexpr const char* kModuleDoc = "Null-space projection and greedy selection in C++; see nc_fast.backends.cpu.select.";
 
 constexpr const char* kProjectorDoc = R"(Projector onto the orthogonal complement of the vectors added so far.
 

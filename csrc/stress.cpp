@@ -1,4 +1,4 @@
-// Drives the projector and the greedy loop from C++ alone, for sanitizers and valgrind; see tests/sanitize.py.
+// Drives the projector and the greedy loop from C++ alone, for sanitizers and valgrind; see tests/hardening/sanitize.py.
 // Prints what went wrong and fails, or prints one line. With an argument it does one thing wrong on purpose.
 #include <cmath>
 #include <cstdint>

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 import nc_fast
-from nc_fast.data import load_digits
+from nc_fast.files.read import load_digits
 
 HIDDEN, POOL = 64, 640  # ten candidates per neuron: a larger pool finds little more
 

@@ -7,14 +7,17 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from nc_fast import _checks, _dispatch, _selection, screening
-from nc_fast._arrays import array_namespace, like
-from nc_fast._moments import MomentsStage
-from nc_fast._progress import Progress, reporting
+from nc_fast import screening
+from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
+from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import array_namespace, like
+from nc_fast.runtime.progress import Progress, reporting
+from nc_fast.stages import selection
+from nc_fast.stages.moments import MomentsStage
 from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
 
-BACKEND_NAMES = ("auto", *_dispatch.BACKENDS)
+BACKEND_NAMES = ("auto", *registry.BACKENDS)
 METHODS = ("exact", "screened")
 
 
@@ -119,15 +122,15 @@ def campaign(
         asked = distributed.Options(k, bias, activation, alpha, by_class, criterion, method, backend, precision, progress, checkpoint)
         return distributed.campaign(W_candidates, X, y, asked, process_group, shard)  # type: ignore[no-any-return]
     chosen, W = _pool("W_candidates", W_candidates, backend)
-    k = _checks.count("k", k, W.shape[1])
-    _checks.choice("method", method, METHODS)
-    alpha = _checks.alpha(alpha)
+    k = checks.count("k", k, W.shape[1])
+    checks.choice("method", method, METHODS)
+    alpha = checks.alpha(alpha)
     if not (criterion is None or callable(criterion)):
         raise TypeError(f"criterion: expected a callable or None, got {type(criterion).__name__}")
     stage = MomentsStage(chosen, W, bias, activation, precision)
     batch = stage.check(X, y)
     if criterion is None:
-        _checks.enough_classes(alpha, batch.classes)
+        checks.enough_classes(alpha, batch.classes)
     certificate = scores = None
     if method == "screened":
         with reporting(progress, "screening") as report:
@@ -138,7 +141,7 @@ def campaign(
             moments = stage.run(batch, report, checkpoint)
         scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
     with reporting(progress, "selection") as report:
-        chosen_ones = _selection.select(chosen, W, scores, k, by_class, report)
+        chosen_ones = selection.select(chosen, W, scores, k, by_class, report)
     indices = chosen_ones.indices
     return Campaign(
         weights=W[:, indices],
@@ -282,12 +285,12 @@ def select(
     [0, 2]
     """
     chosen, W = _pool("W", W, backend)
-    k = _checks.count("k", k, W.shape[1])
-    checked = _checks.scored(scores, groups, W.shape[1], by_class=by_class)
+    k = checks.count("k", k, W.shape[1])
+    checked = checks.scored(scores, groups, W.shape[1], by_class=by_class)
     with reporting(progress, "selection") as report:
-        return _selection.select(chosen, W, checked, k, by_class, report)
+        return selection.select(chosen, W, checked, k, by_class, report)
 
 
-def _pool(name: str, W: Array, backend: str) -> tuple[_dispatch.Backend, Array]:
-    chosen = _dispatch.resolve(_checks.choice("backend", backend, BACKEND_NAMES), W)
-    return chosen, _checks.weights(name, W, half=chosen.takes_tensors)
+def _pool(name: str, W: Array, backend: str) -> tuple[registry.Backend, Array]:
+    chosen = registry.resolve(checks.choice("backend", backend, BACKEND_NAMES), W)
+    return chosen, checks.weights(name, W, half=chosen.takes_tensors)

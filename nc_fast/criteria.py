@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nc_fast import _checks
-from nc_fast._arrays import array_namespace, as_numpy
+from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import array_namespace, as_numpy
 from nc_fast.types import Array, ClassMoments, Scores
 
 Criterion = Callable[[ClassMoments], tuple[Array, Array]]
@@ -54,8 +54,8 @@ def ib_scores(moments: ClassMoments, *, alpha: float = 0.5) -> Scores:
     >>> scores.classes[scores.group].tolist()  # means 1 and 9 under the first; equal means tie to the first class
     ['b', 'a']
     """
-    alpha = _checks.alpha(alpha)
-    _checks.enough_classes(alpha, moments.classes)
+    alpha = checks.alpha(alpha)
+    checks.enough_classes(alpha, moments.classes)
     return scores_of(moments, alpha, _unit)
 
 
@@ -70,13 +70,13 @@ def scores_of(moments: ClassMoments, alpha: float, unit: Callable[[Array], Array
 
 def apply_criterion(criterion: Criterion, moments: ClassMoments) -> Scores:
     """Return the scores of a user's criterion, checked."""
-    score, group = _checks.criterion_result(criterion(moments), moments)
+    score, group = checks.criterion_result(criterion(moments), moments)
     return Scores(score, group, moments.spread() > 0, moments.classes)
 
 
 def _unit(v: Array) -> Array:
     largest = abs(v).max()
-    _checks.no_overflow(float(largest))
+    checks.no_overflow(float(largest))
     if largest == 0:
         return v
     v = v / largest  # first, so that the squares neither overflow nor vanish

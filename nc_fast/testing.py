@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast._arrays import as_numpy
-from nc_fast.reference.moments import class_moments as reference_moments
-from nc_fast.reference.select import Span, gain
+from nc_fast.backends.reference.moments import class_moments as reference_moments
+from nc_fast.backends.reference.select import Span, gain
+from nc_fast.inputs.arrays import as_numpy
 from nc_fast.types import ClassMoments, Picks
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-6}  # relative to the scale of the activations

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast._arrays import array_namespace, as_numpy, is_tensor, like
-from nc_fast._labels import join_labels
+from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
+from nc_fast.inputs.labels import join_labels
 
 Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
 
@@ -110,10 +110,10 @@ class ClassMoments:
         ...     nc_fast.ClassMoments.load(f"{folder}/moments.safetensors").mean.tolist()
         [[1.0, 2.0], [3.0, 4.0]]
         """
-        from nc_fast import _storage
+        from nc_fast.files import moments as moments_file
 
         arrays = {"count": self.count, "mean": self.mean, "m2": self.m2}
-        _storage.save(path, {"classes": self.classes, **{name: as_numpy(array) for name, array in arrays.items()}})
+        moments_file.save(path, {"classes": self.classes, **{name: as_numpy(array) for name, array in arrays.items()}})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ClassMoments:
@@ -126,9 +126,9 @@ class ClassMoments:
         ValueError
             When the file is cut short, damaged, or something else; pickles are refused.
         """
-        from nc_fast import _storage
+        from nc_fast.files import moments as moments_file
 
-        arrays, _ = _storage.load(path)
+        arrays, _ = moments_file.load(path)
         return cls(**arrays)
 
     def within(self) -> Array:

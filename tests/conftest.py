@@ -29,7 +29,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def mnist(shared: Path):
-    from nc_fast.data import load_idx_folder
+    from nc_fast.files.read import load_idx_folder
 
     return load_idx_folder(shared / "data" / "mnist")
 
@@ -37,7 +37,7 @@ def mnist(shared: Path):
 @pytest.fixture(params=["reference", "cpu", "gpu"])
 def backend(request) -> str:
     """Every backend of the dispatch table that can run here; the GPU's runs in Triton's interpreter."""
-    from nc_fast._dispatch import BACKENDS
+    from nc_fast.backends.registry import BACKENDS
 
     reason = BACKENDS[request.param].missing()
     if reason:

@@ -5,77 +5,138 @@ import inspect
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import nc_fast
-from nc_fast._dispatch import BACKENDS
+from nc_fast.backends.registry import BACKENDS
 
 PACKAGE = Path(nc_fast.__file__).parent
-# Lowest first; a module may import only from lines above its own.
+# Lowest first. A module may import, at its top or inside a function, from lines above its own and from its own line's folders;
+# the longest name that fits says where a module belongs.
 LAYERS = [
-    ["_version", "_arrays", "_labels", "_threads", "_progress", "quota", "activations", "_projector"],
-    ["data"],
-    ["_storage", "_slices"],
+    ["_version", "_projector", "activations", "quota", "runtime", "inputs.arrays", "inputs.labels"],
+    ["files.read"],
+    ["files.moments"],
     ["types"],
-    ["_checks", "_dispatch", "reference", "cpu", "gpu"],
-    ["criteria", "testing", "_checkpoint"],
-    ["_moments", "_selection"],
+    ["inputs.sources"],
+    ["inputs.checks"],
+    ["criteria"],
+    ["backends.reference", "backends.cpu", "backends.gpu"],
+    ["backends.registry", "testing"],
+    ["stages.checkpoint"],
+    ["stages.moments", "stages.selection"],
     ["screening"],
+    ["distributed"],
     ["api"],
-    ["init", "distributed"],
+    ["init"],
+    [""],
     ["compare"],
-    ["_torchrun"],
-    ["_commands", "_demo", "_info", "_plots", "cli"],
+    ["command"],
+    ["__main__"],
 ]
+# Folders whose __init__ holds a docstring only.
+FOLDERS = ["backends", "files", "inputs", "stages"]
 HEAVY = {
-    "torch": {"gpu", "init", "compare", "distributed", "_info", "_torchrun"},
-    "triton": {"gpu"},
-    "sklearn": {"data"},
-    "matplotlib": {"_plots", "compare"},
-    "lsuv": {"compare"},
-    "numba": {"cpu"},
+    "torch": {"backends.gpu", "init", "compare", "distributed", "command.info", "command.torchrun"},
+    "triton": {"backends.gpu"},
+    "sklearn": {"files.read"},
+    "matplotlib": {"command.demo_picture", "compare.plots"},
+    "lsuv": {"compare.initializations"},
+    "numba": {"backends.cpu.kernels"},
+    "rich": {"runtime.progress", "command", "compare.tables"},
+    "typer": {"command.commands"},
 }
 
 
+def within(module, name):
+    return module == name or module.startswith(f"{name}.")
+
+
 def layer_of(module):
-    for number, names in enumerate(LAYERS):
-        if module in names:
-            return number
-    raise AssertionError(f"nc_fast.{module}: say in LAYERS which layer it is in")
+    """Return the number of the module's line in LAYERS; modules are named without the leading nc_fast."""
+    fitting = [
+        (len(name), number) for number, names in enumerate(LAYERS) for name in names if (within(module, name) if name else not module)
+    ]
+    assert fitting, f"nc_fast.{module}: say in LAYERS which layer it is in"
+    return max(fitting)[1]
 
 
-def modules():
+@cache
+def sources():
+    """Return module -> source of every module of the package, folders by their own name."""
+    found = {}
     for path in PACKAGE.rglob("*.py"):
-        top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if top != "__init__":
-            yield top, path
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return found
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+@cache
+def imports(source):
+    """Return what a source imports, as full dotted names, import_module with a literal too."""
+    return list(_imports(source))
+
+
+def _imports(source):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: absolute imports only"
-            yield node.module
-            if node.module == "nc_fast":
-                yield from (f"nc_fast.{alias.name}" for alias in node.names)
+            assert node.level == 0, "absolute imports only"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner.removeprefix("nc_fast.") in sources() else node.module
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
+            name = node.args[0]
+            if isinstance(name, ast.Constant):
+                yield name.value
+            else:  # "nc_fast.backends.{self.name}.moments"
+                yield "".join(part.value if isinstance(part, ast.Constant) else "*" for part in name.values)
+
+
+def upward_imports(modules):
+    """Return (module, imported) of every import that does not look down."""
+    found = []
+    for module, source in modules.items():
+        for name in imports(source):
+            if name.split(".")[0] != "nc_fast":
+                continue
+            target = name.removeprefix("nc_fast").removeprefix(".").replace("*", "reference")
+            own, other = layer_of(module), layer_of(target)
+            same_room = target.split(".")[0] == module.split(".")[0] and bool(target)
+            if other > own or (other == own and not same_room):
+                found.append((module, target))
+    return found
+
+
+def test_every_module_has_a_layer():
+    for module, source in sources().items():
+        if module in FOLDERS:
+            assert not imports(source), f"nc_fast.{module} is a folder: its __init__ imports nothing"
+        else:
+            layer_of(module)
 
 
 def test_a_lower_layer_never_imports_a_higher_one():
-    for top, path in modules():
-        for name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "nc_fast" and len(parts) > 1 and parts[1] != top:
-                assert layer_of(parts[1]) < layer_of(top) or layer_of(top) >= layer_of("api"), f"{path.name} imports {name}"
+    assert upward_imports({module: source for module, source in sources().items() if module not in FOLDERS}) == []
+
+
+@pytest.mark.parametrize("module", sorted(set(sources()) - {*FOLDERS, "__main__"}))
+def test_one_import_turned_upward_is_found(module):
+    """The test above can fail, whichever module the import is in."""
+    modules = {name: source for name, source in sources().items() if name not in FOLDERS}
+    modules[module] += "\nfrom nc_fast.__main__ import main\n"
+    assert upward_imports(modules) == [(module, "__main__")]
 
 
 @pytest.mark.parametrize("library", HEAVY)
 def test_optional_libraries_are_imported_only_where_they_belong(library):
-    users = {top for top, path in modules() for name in imports(path) if name.split(".")[0] == library}
-    assert users <= HEAVY[library]
+    users = {module for module, source in sources().items() for name in imports(source) if name.split(".")[0] == library}
+    assert users
+    assert not {module for module in users if not any(within(module, place) for place in HEAVY[library])}
 
 
 @pytest.mark.parametrize("stage", ["class_moments", "select"])

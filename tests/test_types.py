@@ -1,4 +1,4 @@
-"""Class moments merged and read, case by case; tests/test_oracle.py has the rounding."""
+"""Class moments merged and read, case by case; tests/hardening/test_oracle.py has the rounding."""
 
 import numpy as np
 import pytest

@@ -42,12 +42,19 @@ def test_what_is_inside(distributions):
     wheel, sdist = distributions
     inside = zipfile.ZipFile(wheel).namelist()
     assert any(name.startswith("nc_fast/_projector.") and name.endswith(".so") for name in inside)
-    for name in ("nc_fast/py.typed", "nc_fast/_projector.pyi", "nc_fast/gpu/moments.py", "nc_fast/init/__init__.py"):
+    for name in ("nc_fast/py.typed", "nc_fast/_projector.pyi", "nc_fast/backends/gpu/moments.py", "nc_fast/init/__init__.py"):
         assert name in inside
     assert not [name for name in inside if name.startswith(("tests", "benchmarks", "csrc"))]
     with tarfile.open(sdist) as archive:
         sources = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"csrc/bindings.cpp", "csrc/null_space_projector.hpp", "setup.py", "LICENSE", "tests/test_golden.py", "noxfile.py"} <= sources
+    assert {
+        "csrc/bindings.cpp",
+        "csrc/null_space_projector.hpp",
+        "setup.py",
+        "LICENSE",
+        "tests/stages/test_golden.py",
+        "noxfile.py",
+    } <= sources
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import nc_fast.init
-from nc_fast import _checks
 from nc_fast.compare import original
 from nc_fast.compare.samples import Samples
+from nc_fast.inputs import checks
 
 HE = "he"  # what everything is compared with
 PUBLISHED = "original"
@@ -47,7 +47,7 @@ def parse(spec: str) -> Initialize:
     ValueError: --init he: expected one of 'gain', 'like', got 'gian'; did you mean 'gain'?
     """
     name, _, text = spec.partition(":")
-    function = INITIALIZATIONS[_checks.choice("--init", name, INITIALIZATIONS)]
+    function = INITIALIZATIONS[checks.choice("--init", name, INITIALIZATIONS)]
     if name == "lsuv":
         _lsuv()
     known = (
@@ -60,7 +60,7 @@ def parse(spec: str) -> Initialize:
         option, equals, value = part.partition("=")
         if not equals or not value:
             raise ValueError(f"--init {spec}: expected option=value, got {part!r}")
-        options[_checks.choice(f"--init {name}", option, known)] = _value(value)
+        options[checks.choice(f"--init {name}", option, known)] = _value(value)
     if "like" in options:
         parse(str(options["like"]))
     return partial(function, **options)

@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 from torch import nn
 
-from nc_fast import _checks
 from nc_fast.compare.samples import Samples
+from nc_fast.inputs import checks
 
 
 def build(name: str, samples: Samples) -> nn.Module:
     """Return the network of that name for these samples, on their device; its weights are torch's defaults."""
-    return NETWORKS[_checks.choice("--networks", name, NETWORKS)](samples).to(samples.X.device)
+    return NETWORKS[checks.choice("--networks", name, NETWORKS)](samples).to(samples.X.device)
 
 
 def mlp(*hidden: int) -> Callable[[Samples], nn.Module]:

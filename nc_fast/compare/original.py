@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import nc_fast
-from nc_fast._arrays import as_numpy
+from nc_fast.inputs.arrays import as_numpy
 
 TINY = 1e-30  # keeps a vanished residual from dividing 0 by 0, as in the original
 

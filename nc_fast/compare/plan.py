@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from nc_fast import _checks
 from nc_fast._version import __version__
 from nc_fast.compare.initializations import HE, PUBLISHED, parse
 from nc_fast.compare.networks import NETWORKS
 from nc_fast.compare.samples import Samples
+from nc_fast.inputs import checks
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Plan:
     def check(self) -> None:
         """Raise ValueError for what a run would only refuse after others have been trained."""
         for network in self.networks:
-            _checks.choice("--networks", network, NETWORKS)
+            checks.choice("--networks", network, NETWORKS)
         for initialization in self.initializations:
             parse(initialization)
         if HE not in self.initializations:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_fast.data import Dataset
+from nc_fast.files.read import Dataset
 
 HELD_OUT = 5  # every fifth sample, class by class, where a data set has no test samples of its own
 

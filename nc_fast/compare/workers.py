@@ -22,7 +22,7 @@ from nc_fast.compare.networks import build
 from nc_fast.compare.plan import Plan, Task
 from nc_fast.compare.samples import Samples, prepare
 from nc_fast.compare.training import Run, train
-from nc_fast.data import Dataset, PathLike, load
+from nc_fast.files.read import Dataset, PathLike, load
 
 WARM_UP_SAMPLES = 200
 
@@ -36,7 +36,7 @@ def run_plan(plan: Plan, tasks: Iterable[Task], samples: Samples, source: PathLi
     ----------
     plan, tasks : what to run; the tasks are some of the plan's
     samples : the data, on the plan's device
-    source : where worker processes load the same data from, see :func:`nc_fast.data.load`
+    source : where worker processes load the same data from, see :func:`nc_fast.files.read.load`
     jobs : processes; 1 stays in this one, with all of its threads
     report : gets the number of training steps done since its last call
 

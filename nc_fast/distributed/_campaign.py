@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast import _checks, _dispatch, _selection
-from nc_fast._arrays import array_namespace, as_numpy, like
-from nc_fast._checkpoint import fingerprint
-from nc_fast._moments import Batch, MomentsStage
-from nc_fast._progress import Progress, Report, reporting
+from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.distributed import _candidates
 from nc_fast.distributed._merge import merge_samples, union_of_classes
 from nc_fast.distributed._ranks import Ranks
+from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import array_namespace, as_numpy, like
+from nc_fast.runtime.progress import Progress, Report, reporting
+from nc_fast.stages import selection
+from nc_fast.stages.checkpoint import fingerprint
+from nc_fast.stages.moments import Batch, MomentsStage
 from nc_fast.types import Array, Campaign, ClassMoments, Picks, Scores
 
 SHARDS = ("samples", "candidates")
@@ -48,7 +50,7 @@ class Options:
 class _Prepared:
     """The checked arguments of this rank; no batch where it has no samples, no candidates where its pool is empty."""
 
-    backend: _dispatch.Backend
+    backend: registry.Backend
     W: Array
     stage: MomentsStage
     batch: Batch | None
@@ -58,7 +60,7 @@ class _Prepared:
 
 def campaign(W: Array, X: Array, y: Array, options: Options, group: Any, shard: str) -> Campaign:
     """Run :func:`nc_fast.campaign` on all ranks; every rank returns the same picks."""
-    _checks.choice("shard", shard, SHARDS)
+    checks.choice("shard", shard, SHARDS)
     ranks = Ranks(group)
     if shard == "samples":
         return _over_samples(ranks, W, X, y, options)
@@ -103,7 +105,7 @@ def _over_samples(ranks: Ranks, W: Array, X: Array, y: Array, options: Options) 
     scores = ranks.agree(scored)
     with reporting(options.progress, "selection") as report:
         greedy = _pools_over_ranks(ranks, ready.backend.select)
-        chosen = _selection.select(ready.backend, ready.W, scores, ready.k, options.by_class, report, greedy)
+        chosen = selection.select(ready.backend, ready.W, scores, ready.k, options.by_class, report, greedy)
     return Campaign(
         weights=ready.W[:, chosen.indices],
         bias=array_namespace(ready.W).asarray(like(ready.W, ready.stage.bias)[chosen.indices], dtype=ready.W.dtype),
@@ -127,12 +129,12 @@ def _over_candidates(ranks: Ranks, W: Array, X: Array, y: Array, options: Option
 
     ready = ranks.agree(prepare, same)
     widths = ranks.all_gather_numpy(np.array(ready.W.shape[1]), "agreement").tolist()
-    ready_k = _checks.count("k", ready.k, sum(widths))
+    ready_k = checks.count("k", ready.k, sum(widths))
     with reporting(options.progress, "moments") as report:
         moments = ranks.agree(lambda: _local(ranks, ready, options, report), lambda found: {"X, y": as_numpy(found.count).tolist()})
     criterion: Criterion | None = options.criterion
     scores = _candidates.score(ranks, moments, widths, ready.alpha, criterion)
-    ranks.agree(lambda: _checks.finite("scores", scores.score))
+    ranks.agree(lambda: checks.finite("scores", scores.score))
     with reporting(options.progress, "selection") as report:
         first = sum(widths[: ranks.rank])
         picked = _candidates.select(ranks, ready.W, ready.stage.bias, scores, ready_k, options.by_class, first, report)
@@ -147,7 +149,7 @@ def _over_candidates(ranks: Ranks, W: Array, X: Array, y: Array, options: Option
         indices=like(ready.W, picked.indices),
         scores=like(ready.W, picked.scores),
         gains=like(ready.W, picked.gains),
-        groups=_selection.labels_like(ready.W, picked.groups),
+        groups=selection.labels_like(ready.W, picked.groups),
         restarts=picked.restarts,
         candidates=scores,
     )
@@ -155,23 +157,23 @@ def _over_candidates(ranks: Ranks, W: Array, X: Array, y: Array, options: Option
 
 def _prepare(W: Array, X: Array, y: Array, options: Options, *, empty_pool: bool, empty_samples: bool) -> _Prepared:
     backend, W = _pool("W_candidates", W, options.backend, may_be_empty=empty_pool)
-    k = _checks.count("k", options.k, np.iinfo(np.int64).max if empty_pool else W.shape[1])
-    _checks.choice("method", options.method, ("exact",))
-    alpha = _checks.alpha(options.alpha)
+    k = checks.count("k", options.k, np.iinfo(np.int64).max if empty_pool else W.shape[1])
+    checks.choice("method", options.method, ("exact",))
+    alpha = checks.alpha(options.alpha)
     if not (options.criterion is None or callable(options.criterion)):
         raise TypeError(f"criterion: expected a callable or None, got {type(options.criterion).__name__}")
     stage = MomentsStage(backend, W, options.bias, options.activation, options.precision)
     batch = _samples(stage, X, y, may_be_empty=empty_samples)
     if batch is not None and options.criterion is None and not empty_samples:
-        _checks.enough_classes(alpha, batch.classes)
+        checks.enough_classes(alpha, batch.classes)
     return _Prepared(backend, W, stage, batch, k, alpha)
 
 
-def _pool(name: str, W: Array, backend: str, *, may_be_empty: bool) -> tuple[_dispatch.Backend, Array]:
-    chosen = _dispatch.resolve(_checks.choice("backend", backend, ("auto", *_dispatch.BACKENDS)), W)
+def _pool(name: str, W: Array, backend: str, *, may_be_empty: bool) -> tuple[registry.Backend, Array]:
+    chosen = registry.resolve(checks.choice("backend", backend, ("auto", *registry.BACKENDS)), W)
     if may_be_empty and getattr(W, "ndim", 0) == 2 and W.shape[1] == 0 and W.shape[0] > 0:
         return chosen, W
-    return chosen, _checks.weights(name, W, half=chosen.takes_tensors)
+    return chosen, checks.weights(name, W, half=chosen.takes_tensors)
 
 
 def _samples(stage: MomentsStage, X: Array, y: Array, *, may_be_empty: bool) -> Batch | None:

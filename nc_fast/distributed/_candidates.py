@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nc_fast import _checks
-from nc_fast._arrays import as_numpy, is_tensor
-from nc_fast._progress import Report
-from nc_fast._selection import nonzero_columns, warn_of_dead
 from nc_fast.criteria import Criterion, apply_criterion, scores_of
 from nc_fast.distributed._greedy import Shard, ShardedGreedy
 from nc_fast.distributed._merge import gather_candidates
 from nc_fast.distributed._ranks import Ranks, count_selection
+from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import as_numpy, is_tensor
 from nc_fast.quota import share_quota
+from nc_fast.runtime.progress import Report
+from nc_fast.stages.selection import nonzero_columns, warn_of_dead
 from nc_fast.types import Array, ClassMoments, Scores
 
 
@@ -54,7 +54,7 @@ def select(
     """Pick k candidates of the whole pool; ``first`` is the number of this rank's first one in it."""
     columns = _host(W)
     score, group = as_numpy(scores.score), as_numpy(scores.group)
-    _checks.finite("scores", score)
+    checks.finite("scores", score)
     live = as_numpy(scores.live) & nonzero_columns(columns)
     pool = np.where(live, group if by_class else 0, -1)
     n_pools = len(scores.classes)
@@ -93,7 +93,7 @@ def _unit(ranks: Ranks, v: Array) -> Array:
     squares = float(np.square(own / largest).sum()) if largest else 0.0
     found = ranks.all_gather_numpy(np.array([largest, squares]), "scores")
     top = float(found[:, 0].max())
-    _checks.no_overflow(top)
+    checks.no_overflow(top)
     if top == 0:
         return v
     total = sum(float(part) * (float(scale) / top) ** 2 for scale, part in found)

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from nc_fast._arrays import as_numpy, like
-from nc_fast._labels import LABEL_KINDS, join_labels, kind_of
 from nc_fast.distributed._ranks import Ranks
+from nc_fast.inputs.arrays import as_numpy, like
+from nc_fast.inputs.labels import LABEL_KINDS, join_labels, kind_of
 from nc_fast.types import ClassMoments, chan_merge
 
 DTYPE_BYTES = 16  # of a label dtype's name

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from nc_fast import _checks
-from nc_fast._progress import Progress
 from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init._activations import Activation
 from nc_fast.init._candidates import Base, Given, base_functions, check_given
 from nc_fast.init._criteria import by_name
 from nc_fast.init._layers import Layer
+from nc_fast.inputs import checks
+from nc_fast.runtime.progress import Progress
 
 CRITERIA = ("ib", "fisher")
 Alpha = str | float | Sequence[float] | Callable[[float], float]
@@ -72,9 +72,9 @@ def options(
     progress: Progress,
 ) -> Options:
     """Check all arguments that can be checked without looking at the model."""
-    _checks.choice("method", method, METHODS)
+    checks.choice("method", method, METHODS)
     if criterion is not None and not callable(criterion):
-        _checks.choice("criterion", criterion, CRITERIA)
+        checks.choice("criterion", criterion, CRITERIA)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
     if not isinstance(by_class, (bool, np.bool_)):
@@ -106,7 +106,7 @@ def chosen(layers: Any, names: Sequence[str]) -> set[str]:
     for name in layers:
         under = {known for known in names if isinstance(name, str) and (known == name or known.startswith(f"{name}."))}
         if not under:
-            _checks.choice("layers", name, names)
+            checks.choice("layers", name, names)
         found |= under
     return found
 
@@ -117,7 +117,7 @@ def activations(value: Any, names: Sequence[str]) -> dict[str, Activation]:
         return {}
     if not isinstance(value, Mapping):
         return dict.fromkeys(names, _activation(value))
-    return {_checks.choice("activations", name, names): _activation(given) for name, given in value.items()}
+    return {checks.choice("activations", name, names): _activation(given) for name, given in value.items()}
 
 
 def candidates(value: Any, layers: Sequence[Layer]) -> dict[str, Given]:
@@ -127,7 +127,7 @@ def candidates(value: Any, layers: Sequence[Layer]) -> dict[str, Given]:
     if not isinstance(value, Mapping):
         raise TypeError(f"candidates: expected a dict, layer name -> weight, got {type(value).__name__}")
     by_name = {layer.name: layer for layer in layers}
-    return {name: check_given(by_name[_checks.choice("candidates", name, by_name)], given) for name, given in value.items()}
+    return {name: check_given(by_name[checks.choice("candidates", name, by_name)], given) for name, given in value.items()}
 
 
 def alphas(alpha: Alpha, positions: Sequence[int], depth: int, names: Sequence[str]) -> list[float]:
@@ -138,23 +138,23 @@ def alphas(alpha: Alpha, positions: Sequence[int], depth: int, names: Sequence[s
         return list(alpha)
     if callable(alpha) or isinstance(alpha, str):
         fractions = [position / (depth - 1) if depth > 1 else 1.0 for position in positions]
-        return [1 - t if isinstance(alpha, str) else _checks.alpha(alpha(t)) for t in fractions]
+        return [1 - t if isinstance(alpha, str) else checks.alpha(alpha(t)) for t in fractions]
     return [alpha] * len(names)
 
 
 def _activation(value: Any) -> Activation:
-    checked = _checks.activation(value)
+    checked = checks.activation(value)
     return Activation(checked if isinstance(checked, str) else getattr(value, "__name__", type(value).__name__), checked)
 
 
 def _alpha(value: Any) -> Alpha:
     if isinstance(value, str):
-        return _checks.choice("alpha", value, ("linear",))
+        return checks.choice("alpha", value, ("linear",))
     if callable(value):
         return value  # type: ignore[no-any-return]
     if isinstance(value, (Sequence, np.ndarray)):
-        return [_checks.alpha(number) for number in value]
-    return _checks.alpha(value)
+        return [checks.alpha(number) for number in value]
+    return checks.alpha(value)
 
 
 def _base(value: Any) -> Base:
@@ -163,7 +163,7 @@ def _base(value: Any) -> Base:
             raise TypeError(f"base: expected a callable that needs only a tensor to fill, got {value!r}")
         return value  # type: ignore[no-any-return]
     known = base_functions()
-    return known[_checks.choice("base", value.removesuffix("_") if isinstance(value, str) else value, known)]
+    return known[checks.choice("base", value.removesuffix("_") if isinstance(value, str) else value, known)]
 
 
 def _takes_one(function: Callable[..., Any]) -> bool:
@@ -178,7 +178,7 @@ def _takes_one(function: Callable[..., Any]) -> bool:
 
 def _bias(value: object) -> str | float:
     if isinstance(value, str):
-        return _checks.choice("bias", value, ("center", "zeros"))
+        return checks.choice("bias", value, ("center", "zeros"))
     return _number("bias", value)
 
 

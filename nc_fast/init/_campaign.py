@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from nc_fast import _checks
-from nc_fast._progress import Progress
 from nc_fast.criteria import Criterion
 from nc_fast.init import _arguments, _layers, _sampling, _state, _trace
 from nc_fast.init._activations import Activation
@@ -22,6 +20,8 @@ from nc_fast.init._pick import Rules
 from nc_fast.init._report import InitReport, KeptLayer
 from nc_fast.init._trace import Trace
 from nc_fast.init._walk import Walk
+from nc_fast.inputs import checks
+from nc_fast.runtime.progress import Progress
 
 LINEAR_GAIN = 0.5**0.5  # takes He's gain for rectifiers, sqrt(2), back to 1
 
@@ -183,6 +183,6 @@ def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], option
 
 def _enough_classes(options: Options, samples: _sampling.Samples, alpha: float) -> None:
     if options.criterion is None:
-        _checks.enough_classes(alpha, samples.classes)
+        checks.enough_classes(alpha, samples.classes)
     elif options.criterion is fisher_scores and len(samples.classes) < 2:
         raise ValueError(f"data: expected at least two classes for criterion='fisher', got {len(samples.classes)}")

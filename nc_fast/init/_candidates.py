@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_fast import _checks
 from nc_fast.init._layers import Layer
+from nc_fast.inputs import checks
 
 Base = Callable[[Tensor], Any]  # fills a tensor of the layer's own weight shape in place
 
@@ -94,7 +94,7 @@ def check_given(layer: Layer, value: Any) -> Given:
         raise ValueError(f"{name}: expected biases of shape (M,) = ({len(weight)},), got {tuple(bias.shape)}")
     for part, tensor in (("", weight), (" bias", bias)):
         if tensor is not None:
-            _checks.finite(name + part, tensor.detach())
+            checks.finite(name + part, tensor.detach())
     return Given(weight.detach(), None if bias is None else bias.detach())
 
 

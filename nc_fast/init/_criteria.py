@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nc_fast._arrays import array_namespace
 from nc_fast.criteria import Criterion
+from nc_fast.inputs.arrays import array_namespace
 from nc_fast.types import Array, ClassMoments
 
 

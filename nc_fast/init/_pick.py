@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import nc_fast
-from nc_fast import _dispatch
-from nc_fast._arrays import as_numpy
-from nc_fast._labels import join_labels
+from nc_fast.api import campaign, class_moments, select
+from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.init._activations import Activation
+from nc_fast.inputs.arrays import as_numpy
+from nc_fast.inputs.labels import join_labels
 from nc_fast.types import Certificate, ClassMoments, Scores
 
 SCREENED_BYTES = 1 << 30  # of a layer's samples: screening reads them more than once, so they are held; beyond, scoring is exact
@@ -88,10 +88,10 @@ def choose(weight: Tensor, bias: Tensor, samples: Samples, k: int, rules: Rules)
 def _exact(W: Tensor, b: Tensor, blocks: Samples, k: int, rules: Rules) -> Choice:
     scored_W, scored_b = W, b
     if rules.normalized:
-        spread = nc_fast.class_moments(W, blocks(), activation="identity").spread()
+        spread = class_moments(W, blocks(), activation="identity").spread()
         scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread)).to(W.dtype)
         scored_W, scored_b = W * scale, b * scale
-    moments = nc_fast.class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
+    moments = class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
     scores = rules.scores(moments)
     indices = _select(W, scores, moments, k, rules)
     score = as_numpy(scores.score)
@@ -99,7 +99,7 @@ def _exact(W: Tensor, b: Tensor, blocks: Samples, k: int, rules: Rules) -> Choic
 
 
 def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: Rules) -> Choice:
-    found = nc_fast.campaign(
+    found = campaign(
         W,
         X,
         y,
@@ -115,7 +115,7 @@ def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: Rul
 
     def means(picks: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(picks).to(W.device)
-        moments = nc_fast.class_moments(W[:, rows], X, y, bias=b[rows], activation=rules.activation.function)
+        moments = class_moments(W[:, rows], X, y, bias=b[rows], activation=rules.activation.function)
         return as_numpy(moments.mean)
 
     score = as_numpy(scores.score)
@@ -146,9 +146,9 @@ def _select(W: Tensor, scores: Scores, moments: ClassMoments, k: int, rules: Rul
         if len(second):
             rows = torch.from_numpy(second).to(W.device)
             subset = Scores(scores.score[rows], scores.group[rows], scores.live[rows], scores.classes)
-            best: np.ndarray = second[as_numpy(nc_fast.select(W[:, rows], subset, 1).indices)]
+            best: np.ndarray = second[as_numpy(select(W[:, rows], subset, 1).indices)]
             return best
-    indices = as_numpy(nc_fast.select(W, scores, k, by_class=rules.by_class).indices)
+    indices = as_numpy(select(W, scores, k, by_class=rules.by_class).indices)
     return _ordered(indices, as_numpy(scores.group), moments.classes, lambda picks: as_numpy(moments.mean)[:, picks], rules)
 
 
@@ -197,5 +197,5 @@ def assign(indices: np.ndarray, class_mean: np.ndarray, outputs: np.ndarray) -> 
 
 
 def _compute_device(weight: Tensor) -> torch.device:
-    on_gpu = weight.device.type == "cuda" and _dispatch.BACKENDS["gpu"].missing() is None
+    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
     return weight.device if on_gpu else torch.device("cpu")

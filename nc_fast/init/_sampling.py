@@ -19,8 +19,8 @@ from torch.utils.data import (
     default_collate,
 )
 
-from nc_fast import _checks
-from nc_fast._labels import LABEL_KINDS
+from nc_fast.inputs import checks
+from nc_fast.inputs.labels import LABEL_KINDS
 from nc_fast.quota import share_quota
 
 SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
@@ -109,7 +109,7 @@ def stratified(labels: np.ndarray, n: int) -> np.ndarray:
 def _held(batch: Batch, notes: tuple[str, ...] = ()) -> Samples:
     for x in _leaves(batch.inputs):  # of all data, only what is used is looked at
         if x.is_floating_point():
-            _checks.finite("data: X", x)
+            checks.finite("data: X", x)
 
     def read(size: int) -> Iterator[Batch]:
         for first in range(0, len(batch), size):

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nc_fast._progress import Progress, reporting
 from nc_fast.init._arguments import Options
 from nc_fast.init._candidates import Given
 from nc_fast.init._fill import SIGNAL_SAMPLES, Arrivals, Step, fill, signal
@@ -17,6 +16,7 @@ from nc_fast.init._report import LayerReport, Signal
 from nc_fast.init._sampling import Batch, Samples
 from nc_fast.init._state import batch_statistics
 from nc_fast.init._trace import Arguments, on_arrival
+from nc_fast.runtime.progress import Progress, reporting
 
 PASS_BYTES = 1 << 30  # of activations at a time: if all samples fit, one forward pass serves all layers
 LIVE_TENSORS = 4  # taken to be alive at once in a forward pass, each as large as the largest

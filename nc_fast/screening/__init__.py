@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from nc_fast._arrays import like
-from nc_fast._dispatch import Backend
-from nc_fast._moments import Batch, MomentsStage
-from nc_fast._progress import Report
-from nc_fast._slices import is_sliced
-from nc_fast._threads import single_threaded_blas
+from nc_fast.backends.registry import Backend
+from nc_fast.inputs.arrays import like
+from nc_fast.inputs.sources import is_sliced
+from nc_fast.runtime.progress import Report
+from nc_fast.runtime.threads import single_threaded_blas
 from nc_fast.screening.problem import Problem, Rules, problem
 from nc_fast.screening.screen import screen
+from nc_fast.stages.moments import Batch, MomentsStage
 from nc_fast.types import Array, Certificate, Scores
 
 __all__ = ["Problem", "Rules", "problem", "screen", "screened"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nc_fast._threads import Stop, Stopped
+from nc_fast.runtime.threads import Stop, Stopped
 from nc_fast.types import RANK_TOLERANCE
 
 BLOCK_COLUMNS = 2048

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nc_fast._threads import Stop, ordered_map, thread_count
 from nc_fast.criteria import apply_criterion
+from nc_fast.runtime.threads import Stop, ordered_map, thread_count
 from nc_fast.screening import scoring
 from nc_fast.screening.problem import SEED, Problem
 from nc_fast.screening.tail import Tail, regress

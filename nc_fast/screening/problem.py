@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast._arrays import as_numpy, take_columns
-from nc_fast._dispatch import Backend
-from nc_fast._moments import Batch, MomentsStage
-from nc_fast._progress import Report
-from nc_fast._selection import nonzero_columns
+from nc_fast.backends.registry import Backend
 from nc_fast.criteria import Criterion
+from nc_fast.inputs.arrays import as_numpy, take_columns
+from nc_fast.runtime.progress import Report
 from nc_fast.screening.surrogates import (
     FACTORS,
     FIT_ROWS,
@@ -27,6 +25,8 @@ from nc_fast.screening.surrogates import (
     rescaled,
     stratified_rows,
 )
+from nc_fast.stages.moments import Batch, MomentsStage
+from nc_fast.stages.selection import nonzero_columns
 from nc_fast.types import Array, ClassMoments, Picks
 
 SEED = 6

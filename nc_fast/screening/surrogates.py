@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from nc_fast._threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 from nc_fast.activations import ACTIVATIONS, LEAKY_SLOPE
+from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 from nc_fast.types import ClassMoments
 
 Activation = str | Callable[[Any], Any]

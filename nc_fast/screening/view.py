@@ -7,8 +7,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from nc_fast._threads import Stop, ordered_map, thread_count
 from nc_fast.quota import share_quota
+from nc_fast.runtime.threads import Stop, ordered_map, thread_count
 from nc_fast.screening import scoring
 from nc_fast.screening.exclusion import Path, share_displaced
 from nc_fast.screening.pool import Pool

@@ -1,0 +1,1 @@
+"""Where the stages compute: the NumPy reference, the CPU, the GPU."""

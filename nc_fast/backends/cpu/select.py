@@ -1,0 +1,32 @@
+"""The selection stage on the CPU: the C++ greedy loop, on as many threads as the process's BLAS has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from nc_fast._projector import greedy_select
+from nc_fast.runtime.threads import thread_count
+from nc_fast.types import Picks
+
+
+def select(
+    W: np.ndarray,
+    score: np.ndarray,
+    pool: np.ndarray,
+    quota: np.ndarray,
+    *,
+    report: Callable[[int, int], None] | None = None,
+) -> Picks:
+    """Pick ``quota[p]`` candidates from every pool p, greedily, in the null space of what the pool has picked.
+
+    Parameters
+    ----------
+    W : (D, M) float32 or float64, any memory layout, columns are candidates.
+    score : (M,) float64.
+    pool : (M,) int64, the pool each candidate competes in; -1: not eligible.
+    quota : (P,) int64, picks per pool, at most its members.
+    report : called with (picks done, picks in all) now and then, and at the end.
+    """
+    return Picks(*greedy_select(W, score, pool, quota, threads=thread_count(), report=report))

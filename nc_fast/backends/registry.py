@@ -1,0 +1,86 @@
+"""The one table of backends, and the choice among them: pure, per call.
+
+``"auto"`` follows where the arrays live. A backend asked for by name never falls back to another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from nc_fast.inputs.arrays import as_numpy, is_tensor
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A backend: a folder that exports ``moments.class_moments`` and ``select.select``.
+
+    Attributes
+    ----------
+    name : what users pass.
+    takes_tensors : whether it works on torch tensors (else on NumPy arrays).
+    missing : function that returns None where the backend can run, else what it lacks and what to do.
+    """
+
+    name: str
+    takes_tensors: bool
+    missing: Callable[[], str | None]
+
+    def place(self, W: Any, array: Any) -> Any:
+        """Return the array where the backend computes when the weights are ``W``: a NumPy array, or a tensor on its device."""
+        if not self.takes_tensors:
+            found = as_numpy(array)
+            return found.astype(found.dtype.newbyteorder("="), copy=False)  # compiled code reads native bytes only
+        device = import_module("nc_fast.backends.gpu.device")
+        return device.to_device(array, device.compute_device(W))
+
+    def samples(self, X: Any) -> Any:
+        """Return the samples as the backend reads them: a NumPy array, or a tensor left where it is, to be streamed from there."""
+        return import_module("nc_fast.backends.gpu.device").as_tensor(X) if self.takes_tensors else as_numpy(X)
+
+    @property
+    def class_moments(self) -> Callable[..., Any]:
+        """The backend's moments stage, imported on first use."""
+        return import_module(f"nc_fast.backends.{self.name}.moments").class_moments  # type: ignore[no-any-return]
+
+    @property
+    def select(self) -> Callable[..., Any]:
+        """The backend's selection stage, imported on first use."""
+        return import_module(f"nc_fast.backends.{self.name}.select").select  # type: ignore[no-any-return]
+
+
+def _gpu_missing() -> str | None:
+    for package in ("torch", "triton"):
+        if find_spec(package) is None:
+            return f'{package} is not installed: pip install "nc_fast[gpu]"'
+    return import_module("nc_fast.backends.gpu.device").missing()  # type: ignore[no-any-return]
+
+
+BACKENDS = {
+    backend.name: backend
+    for backend in (
+        Backend("reference", False, lambda: None),
+        Backend("cpu", False, lambda: None),
+        Backend("gpu", True, _gpu_missing),
+    )
+}
+
+
+def resolve(name: str, W: object) -> Backend:
+    """Return the backend called ``name``; "auto" is "gpu" for tensors on a GPU and "cpu" for everything else.
+
+    Raises
+    ------
+    ValueError
+        When the backend cannot run here.
+    """
+    if name == "auto":
+        name = "gpu" if is_tensor(W) and W.device.type not in ("cpu", "meta") else "cpu"  # checks refuse what has no values
+    reason = BACKENDS[name].missing()
+    if reason:
+        available = [backend.name for backend in BACKENDS.values() if not backend.missing()]
+        raise ValueError(f"backend: expected one that can run here ({', '.join(available)}), got {name!r}; {reason}")
+    return BACKENDS[name]

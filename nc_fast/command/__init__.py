@@ -1,0 +1,1 @@
+"""The nc-fast command."""

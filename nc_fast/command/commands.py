@@ -1,0 +1,272 @@
+"""The subcommands of ``nc-fast``, one function each. To add one, write a function and decorate it with ``@app.command()``.
+
+A command computes through the library and prints; errors it lets through become one line (see :class:`OneLineErrors`).
+What is slow to import is imported inside the command that needs it, so that ``--help`` stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+from typer.core import TyperGroup
+
+from nc_fast._version import __version__
+from nc_fast.activations import ACTIVATIONS
+from nc_fast.command import torchrun
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nc_fast.files.read import Dataset
+
+ARRAYS_WRITTEN = ("weights", "bias", "indices", "scores", "gains", "groups", "restarts")
+BAD_INPUT, INTERRUPTED = 2, 130
+ARRAYS_READ = "W (D, M) with neurons as columns, X (N, D), y (N,) and optionally bias, a number or (M,)"
+
+
+class OneLineErrors(TyperGroup):
+    """A group of commands whose errors are one line on stderr: exit code 2 for bad input, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # the reader of our output has left; typer knows what to do
+            raise
+        except KeyboardInterrupt as error:
+            raised: BaseException = error
+            line, code = "interrupted", INTERRUPTED
+        except (ValueError, TypeError, OSError, MemoryError) as error:
+            if ctx.params.get("traceback"):
+                raise
+            raised = error
+            line, code = str(error) or type(error).__name__, BAD_INPUT
+        except Exception as error:
+            if not hasattr(error, "format_message"):  # not an error in the command line: typer's own exits, and defects
+                raise
+            raised = error
+            line, code = f"{error.format_message()} (see {ctx.command_path} --help)", BAD_INPUT
+        if torchrun.speaks(raised):
+            typer.echo(f"nc-fast: {' '.join(line.split())}", err=True)
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    help="Neuron campaign initialization: pick the k best of a pool of candidate neurons.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+K = Annotated[int, typer.Option("--k", help="Neurons to pick.")]
+Alpha = Annotated[float, typer.Option(help="Weight of I(X;Z) in the score, in [0, 1]: near 1 for front layers, near 0 for rear ones.")]
+Activation = Annotated[str, typer.Option(help=f"One of {', '.join(ACTIVATIONS)}.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="On an error, show where it came from.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of IDX files: MNIST, Fashion-MNIST. Without it, digits.")] = None,
+    npz: Annotated[Path | None, typer.Option(help="An .npz file with X (N, D) or (N, height, width) and y (N,).")] = None,
+    pool: Annotated[int, typer.Option(help="Candidate neurons to draw.")] = 1000,
+    k: K = 100,
+    alpha: Alpha = 0.5,
+    activation: Activation = "relu",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the pool and of --max-samples.")] = 0,
+    max_samples: Annotated[int | None, typer.Option(min=1, help="Use at most this many samples, drawn at random.")] = None,
+    train: Annotated[bool, typer.Option(help="Also train a network from He and from a campaign; the curves go beside the picture.")] = True,
+    out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("nc_fast_demo.png"),
+) -> None:
+    """Run a campaign on real data, on the NumPy reference and on the CPU backend, show what it found, and train from there."""
+    from nc_fast.command import demo
+    from nc_fast.files import read
+
+    source = _source(data_dir, npz)
+    settings = demo.Settings(pool=pool, k=k, alpha=alpha, activation=activation, seed=seed)
+    _writable("--out", out)
+    console = _console()
+    with _plain_warnings():
+        dataset = read.load(source)
+        with console.status("") as status:
+            result = demo.run(dataset, settings, max_samples=max_samples, announce=lambda stage: status.update(f"{stage} ..."))
+            status.update("picture ...")
+            with read.replacing(out) as file:
+                demo.picture(result, file)
+    console.print(*demo.tables(result), sep="\n")
+    if train:
+        _train_too(dataset, seed, out.with_name(f"{out.stem}_training.png"), console)
+    console.print(f"picture: {out}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _train_too(dataset: Dataset, seed: int, out: Path, console: Console) -> None:
+    from nc_fast.command import head_start
+    from nc_fast.files.read import replacing
+
+    with _plain_warnings(), console.status("") as status:
+        try:
+            result = head_start.train(dataset, seed, lambda stage: status.update(f"{stage} ..."))
+        except ValueError as error:
+            console.print(f"no training: {error}", soft_wrap=True, markup=False, highlight=False)
+            return
+        with replacing(out) as file:
+            result.picture(file)
+    console.print("", *(grid.rich() for grid in result.tables()), sep="\n")
+    console.print(f"training curves: {out}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def compare(
+    data_dir: Annotated[Path | None, typer.Option(help="Folder of IDX files: MNIST, Fashion-MNIST. Without it, digits.")] = None,
+    npz: Annotated[Path | None, typer.Option(help="An .npz file with X (N, D) or (N, height, width), y (N,), and X_test, y_test.")] = None,
+    networks: Annotated[str, typer.Option(help="Names with commas between: mlp2, mlp3, mlp5, cnn.")] = "mlp3",
+    init: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An initialization, as often as needed: normal, xavier, he, orthogonal, lsuv, original, he-center, he-center-assign, "
+            "campaign; options after a colon: he:gain=1.41, he:like=campaign (its scale), campaign:alpha=0.5,bias=zeros. "
+            "'all' for all. [default: he, campaign]",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Of training.")] = 10,
+    lr: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.1,
+    batch: Annotated[int, typer.Option(help="Batch size.")] = 100,
+    target: Annotated[float, typer.Option(help="Test accuracy in percent that time is taken to.")] = 92.0,
+    eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first epoch.")] = 50,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one per core; one on a GPU]", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results; an interrupted comparison goes on from there.")] = Path(
+        "nc_fast_compare"
+    ),
+) -> None:
+    """Train a network on the same batches from different initializations, and compare them with He's."""
+    from nc_fast.command import compare as comparison
+    from nc_fast.compare.initializations import ALL, DEFAULT
+    from nc_fast.compare.plan import Plan
+
+    plan = Plan(
+        networks=tuple(networks.split(",")),
+        initializations=tuple(name for asked in init or DEFAULT for name in (ALL if asked == "all" else (asked,))),
+        seeds=tuple(range(first_seed, first_seed + seeds)),
+        epochs=epochs,
+        lr=lr,
+        batch=batch,
+        target=target,
+        eval_every=eval_every,
+        device=device,
+    )
+    source = _source(data_dir, npz)
+    if (out.exists() and not out.is_dir()) or not out.resolve().parent.is_dir():
+        raise ValueError(f"--out: expected a folder, or a new one in a folder that exists, got {out}")
+    with _plain_warnings():
+        comparison.compare(plan, source, jobs, out, _console())
+
+
+@app.command()
+def select(
+    file: Annotated[Path, typer.Argument(help=f"An .npz file with {ARRAYS_READ}.", show_default=False)],
+    k: Annotated[int, typer.Option("--k", help="Neurons to pick.", show_default=False)],
+    out: Annotated[Path, typer.Option(help=f"Where the picks go: {', '.join(ARRAYS_WRITTEN)}.")] = Path("picks.npz"),
+    alpha: Alpha = 0.5,
+    activation: Activation = "relu",
+    by_class: Annotated[bool, typer.Option(help="Share k over the classes, or pick from the whole pool at once.")] = True,
+    backend: Annotated[str, typer.Option(help="auto, reference, cpu or gpu.")] = "auto",
+) -> None:
+    """Run a campaign on the arrays of an .npz file and write the picks; under torchrun every process takes a share of X."""
+    import nc_fast
+    from nc_fast.files.read import read_npz, replacing
+
+    console = _console()
+    with _plain_warnings(), torchrun.process_group() as group:
+        torchrun.agreed(group, lambda: _writable("--out", out))
+        arrays = torchrun.agreed(group, lambda: read_npz(file, required=("W", "X", "y"), optional=("bias",)))
+        X, y = torchrun.share(group, arrays)
+        result = nc_fast.campaign(
+            arrays["W"],
+            X,
+            y,
+            k,
+            bias=arrays.get("bias", 0.0),
+            alpha=alpha,
+            activation=activation,
+            by_class=by_class,
+            backend=backend,
+            progress=console.is_terminal,
+            process_group=group,
+        )
+        if torchrun.rank() > 0:
+            return
+        picks: dict[str, Any] = {name: getattr(result, name) for name in ARRAYS_WRITTEN}
+        with replacing(out) as draft:
+            np.savez(draft, **picks)
+    classes, counts = np.unique(result.groups, return_counts=True)
+    console.print(f"{k} of {arrays['W'].shape[1]} candidates picked, restarts: {result.restarts}", highlight=False)
+    per_class = ", ".join(f"{name}: {count}" for name, count in zip(classes, counts, strict=True))
+    console.print(f"picks per class: {per_class}", markup=False, highlight=False)
+    console.print(f"picks: {out}", soft_wrap=True, markup=False, highlight=False)
+
+
+@app.command()
+def info() -> None:
+    """Print versions, threads, SIMD level and backends: what a bug report needs."""
+    from nc_fast.command.info import facts
+
+    found = list(facts())
+    width = max(len(name) for name, _ in found)
+    for name, value in found:
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def _source(data_dir: Path | None, npz: Path | None) -> Path | None:
+    """Return what to load the data from; None: digits."""
+    if data_dir and npz:
+        raise ValueError("--data-dir and --npz: expected one of them, got both")
+    if data_dir and not data_dir.is_dir():
+        raise ValueError(f"--data-dir: expected a folder, got {data_dir}")
+    return data_dir or npz
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(quiet=torchrun.rank() > 0)
+
+
+def _writable(option: str, path: Path) -> None:
+    """Say before the work, not after it, that the result could not be written."""
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise ValueError(f"{option}: expected a file in a folder that exists, got {path}")
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print each different warning as one line on stderr, after the work."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for text in dict.fromkeys(str(warning.message) for warning in caught if torchrun.rank() == 0):
+        print(f"nc-fast: warning: {' '.join(text.split())}", file=sys.stderr)  # noqa: T201  (a command may print)

@@ -1,0 +1,366 @@
+"""Data to try a campaign on: scikit-learn's digits, folders of IDX files (MNIST, Fashion-MNIST), .npz files.
+
+Files are not trusted: what a header declares is held against what the file can hold before anything of that size is
+allocated, decompression is bounded, pickles are refused. Every defect is one ValueError: file, expected, got.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import struct
+import sys
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from nc_fast.inputs.labels import LABEL_KINDS
+
+MAX_BYTES = 8 << 30  # larger arrays are better mapped than loaded; far above EMNIST's 0.6 GB, far below a decompression bomb
+DEFLATE_RATIO = 1032  # no deflate stream expands more (zlib's technical notes)
+LARGE_BYTES = 1 << 30  # from here on, what expands more than LARGE_RATIO is a bomb sooner than data; MNIST expands 5 times
+LARGE_RATIO = 100
+CHUNK_BYTES = 1 << 20
+MAX_QUOTED = 200  # characters of a file's own words in a message
+IDX_UBYTE = 8  # the IDX type code of unsigned bytes
+IDX_SPLITS = ("train", "t10k")
+DIGITS_TEST_SAMPLES = 360  # the last fifth of the 1797 digits
+SAMPLE_KINDS = "biuf"
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled samples, one flat row each, as they are stored.
+
+    Attributes
+    ----------
+    name : str
+    X_train : (N, D) integer, boolean or floating
+    y_train : (N,) integer, boolean or string labels
+    X_test, y_test : as the training arrays, or None
+    image_shape : (height, width) with height * width = D, or None where the features are no picture
+    full_scale : float
+        The feature value that stands for 1: 255 for bytes, 16 for the digits, 1 for everything else.
+    """
+
+    name: str
+    X_train: np.ndarray
+    y_train: np.ndarray
+    X_test: np.ndarray | None = None
+    y_test: np.ndarray | None = None
+    image_shape: tuple[int, int] | None = None
+    full_scale: float = 1.0
+
+    def scaled(self) -> Dataset:
+        """Return the same data as floats divided by ``full_scale``: float64 stays, everything else becomes float32.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> pixels = np.array([[0, 51, 255]], dtype=np.uint8)
+        >>> Dataset("pixels", pixels, np.array([7]), full_scale=255.0).scaled().X_train
+        array([[0. , 0.2, 1. ]], dtype=float32)
+        """
+
+        def floats(X: np.ndarray) -> np.ndarray:
+            X = X.astype(np.float64 if X.dtype == np.float64 else np.float32)
+            X /= self.full_scale
+            return X
+
+        X_test = None if self.X_test is None else floats(self.X_test)
+        return replace(self, X_train=floats(self.X_train), X_test=X_test, full_scale=1.0)
+
+
+def load(source: PathLike | None = None) -> Dataset:
+    """Load a folder of IDX files, an .npz file, or, with None, scikit-learn's digits.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file or folder.
+    ValueError
+        When a file is not what it should be.
+    """
+    if source is None:
+        return load_digits()
+    if os.path.isdir(source):
+        return load_idx_folder(source)
+    return load_npz(source)
+
+
+def load_digits() -> Dataset:
+    """Load scikit-learn's 1797 handwritten digits, 8 × 8 bytes from 0 to 16; the last 360 are the test samples.
+
+    Raises
+    ------
+    ImportError
+        When scikit-learn is not installed.
+    """
+    from sklearn import datasets
+
+    X, y = datasets.load_digits(return_X_y=True)
+    X = X.astype(np.uint8)  # whole numbers from 0 to 16, which scikit-learn stores as float64
+    last = len(X) - DIGITS_TEST_SAMPLES
+    return Dataset("digits", X[:last], y[:last], X[last:], y[last:], image_shape=(8, 8), full_scale=16.0)
+
+
+def load_idx_folder(path: PathLike) -> Dataset:
+    """Load a folder with the four files of MNIST or Fashion-MNIST, as published (.gz) or unpacked.
+
+    Parameters
+    ----------
+    path : folder with train-images-idx3-ubyte, train-labels-idx1-ubyte and the same of t10k, each plain or .gz
+
+    Returns
+    -------
+    Dataset
+        Images as stored: uint8, one row each.
+
+    Raises
+    ------
+    FileNotFoundError
+        When one of the four files is missing.
+    ValueError
+        When a file is damaged, or the files do not belong together.
+    """
+    folder = Path(path)
+    images, labels = {}, {}
+    for split in IDX_SPLITS:
+        images_path = _find(folder, f"{split}-images-idx3-ubyte")
+        labels_path = _find(folder, f"{split}-labels-idx1-ubyte")
+        images[split], labels[split] = read_idx(images_path, 3), read_idx(labels_path, 1)
+        if len(images[split]) != len(labels[split]):
+            raise ValueError(f"{labels_path}: expected a label for each of {len(images[split])} images, got {len(labels[split])}")
+    train, test = (images[split] for split in IDX_SPLITS)
+    if train.shape[1:] != test.shape[1:]:
+        raise ValueError(f"{images_path}: expected images of shape {train.shape[1:]} as in the train file, got {test.shape[1:]}")
+    return Dataset(
+        name=folder.resolve().name,
+        X_train=train.reshape(len(train), -1),
+        y_train=labels["train"],
+        X_test=test.reshape(len(test), -1),
+        y_test=labels["t10k"],
+        image_shape=(train.shape[1], train.shape[2]),
+        full_scale=255.0,
+    )
+
+
+def load_npz(path: PathLike) -> Dataset:
+    """Load arrays ``X`` and ``y``, optionally ``X_test`` and ``y_test``, from an .npz file; pickles are refused.
+
+    Parameters
+    ----------
+    path : .npz file
+        ``X`` is (N, D), or (N, height, width) pictures; ``y`` is (N,) integer, boolean or string labels.
+
+    Returns
+    -------
+    Dataset
+        Samples as stored, pictures flattened.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError
+        When the file is damaged, or an array is missing or does not fit.
+    """
+    path = Path(path)
+    arrays = read_npz(path, required=("X", "y"), optional=("X_test", "y_test"))
+    X, y = _samples(path, "X", arrays), _labels(path, "X", "y", arrays)
+    X_test, y_test = None, None
+    if "X_test" in arrays or "y_test" in arrays:
+        X_test, y_test = _samples(path, "X_test", arrays), _labels(path, "X_test", "y_test", arrays)
+        if X_test.shape[1:] != X.shape[1:]:
+            raise ValueError(f"{path}: expected X_test with samples of shape {X.shape[1:]} as in X, got {X_test.shape[1:]}")
+        X_test = X_test.reshape(len(X_test), -1)
+    return Dataset(
+        name=path.stem,
+        X_train=X.reshape(len(X), -1),
+        y_train=y,
+        X_test=X_test,
+        y_test=y_test,
+        image_shape=(X.shape[1], X.shape[2]) if X.ndim == 3 else None,
+        full_scale=255.0 if X.dtype == np.uint8 else 1.0,
+    )
+
+
+def read_idx(path: PathLike, ndim: int) -> np.ndarray:
+    """Read an IDX file of unsigned bytes with ``ndim`` dimensions; a name that ends in .gz is decompressed.
+
+    Raises
+    ------
+    ValueError
+        When the file is not such a file, is empty, truncated, longer than declared, damaged or above MAX_BYTES.
+    """
+    path = Path(path)
+    packed = path.suffix == ".gz"
+    with _readable(path, "an IDX file") as stored, gzip.open(stored) if packed else nullcontext(stored) as file:
+        header = _read(file, 4 + 4 * ndim)
+        magic = bytes((0, 0, IDX_UBYTE, ndim))
+        if header[:4] != magic:
+            got = f"0x{header[:4].hex()}" if header else "an empty file"
+            raise ValueError(f"{path}: expected an IDX file of {ndim}-dimensional unsigned bytes, magic 0x{magic.hex()}, got {got}")
+        if len(header) < 4 + 4 * ndim:
+            raise ValueError(f"{path}: expected an IDX header of {4 + 4 * ndim} bytes, got {len(header)}")
+        shape = struct.unpack(f">{ndim}I", header[4:])
+        n_bytes = _plausible_size(path, shape, 1, _capacity(path, packed))
+        body = _read(file, n_bytes + 1)  # one more, so that a longer file shows; at its end gzip checks the checksum
+        if len(body) != n_bytes:
+            got = f"only {len(body)}" if len(body) < n_bytes else "more"
+            raise ValueError(f"{path}: expected {n_bytes} bytes for the declared shape {shape}, got {got}")
+    return np.frombuffer(body, np.uint8).reshape(shape)
+
+
+def read_npz(path: PathLike, *, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+    """Read the named arrays of an .npz file; other members are not looked at, pickles are refused.
+
+    Raises
+    ------
+    ValueError
+        When the file is damaged, a required array is missing, or an array is of objects or above MAX_BYTES.
+    """
+    path = Path(path)
+    with _readable(path, "an .npz file") as stored, zipfile.ZipFile(stored) as archive:
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        for name in required:
+            if name not in members:
+                raise ValueError(f"{path}: expected arrays {', '.join(required)}, got {listed(members)}")
+        wanted = [name for name in (*required, *optional) if name in members]
+        return {name: _read_member(path, name, archive, members[name]) for name in wanted}
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[IO[bytes]]:
+    """Open a file for writing that appears under its name only when the block ends well; nothing half-written is left.
+
+    What is not a plain file (a device, a pipe) is written to directly.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        with Path(path).open("wb") as file:
+            yield file
+        return
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as file:
+            yield file
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _readable(path: Path, what: str) -> Iterator[IO[bytes]]:
+    """Open a file; turn what the decompressors say about damaged data into the one form of error."""
+    with path.open("rb") as file:
+        try:
+            yield file
+        except MemoryError:
+            raise
+        except Exception as error:  # gzip and zipfile raise a dozen kinds, OSError at a damaged offset among them
+            if str(error).startswith(f"{path}: "):
+                raise
+            raise ValueError(f"{path}: expected {what}, got damaged data: {' '.join(str(error).split())}") from None
+
+
+def text_is_unicode(path: Path, name: str, array: np.ndarray) -> None:
+    """Check an array of strings from a file: NumPy takes any 32 bits for a character, Python fails on most of them later."""
+    if array.dtype.kind == "U" and (array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)) > sys.maxunicode).any():
+        raise ValueError(f"{path}: expected {name} of Unicode strings, got numbers that are no character")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names from a file that is not trusted as one line, not too long."""
+    line = ", ".join(sorted(names)).encode("unicode_escape").decode()
+    return f"{line[:MAX_QUOTED]}..." if len(line) > MAX_QUOTED else line or "none"
+
+
+def _find(folder: Path, name: str) -> Path:
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{folder}: expected a file {name} or {name}.gz, got none")
+
+
+def _capacity(path: Path, packed: bool) -> int:
+    """Return the most bytes that a file is taken to hold."""
+    size = path.stat().st_size
+    return max(min(size * DEFLATE_RATIO, LARGE_BYTES), size * LARGE_RATIO) if packed else size
+
+
+def _plausible_size(path: Path, shape: tuple[int, ...], itemsize: int, capacity: int) -> int:
+    """Return the bytes an array of this shape takes, if there are any and the file can hold them."""
+    n_bytes = math.prod(shape) * itemsize  # Python integers: no overflow
+    if n_bytes <= 0 or min(shape, default=1) < 0:
+        raise ValueError(f"{path}: expected at least one element, got the declared shape {shape}")
+    if n_bytes > MAX_BYTES:
+        raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got the declared shape {shape}, {n_bytes} bytes")
+    if n_bytes > capacity:
+        raise ValueError(f"{path}: expected {n_bytes} bytes for the declared shape {shape}, got a file that holds at most {capacity}")
+    return n_bytes
+
+
+def _read(file: IO[bytes] | gzip.GzipFile, n_bytes: int) -> bytearray:
+    """Read up to ``n_bytes``; memory grows with what arrives, never with what was asked for."""
+    data = bytearray()
+    while len(data) < n_bytes:
+        chunk = file.read(min(CHUNK_BYTES, n_bytes - len(data)))
+        if not chunk:
+            break
+        data += chunk
+    return data
+
+
+def _read_member(path: Path, name: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
+        raise ValueError(f"{path}: expected {name} stored or deflated, as numpy.savez writes it, got another compression or encryption")
+    with archive.open(member) as file:
+        shape, fortran_order, dtype = _npy_header(path, name, file)
+        n_bytes = _plausible_size(path, shape, dtype.itemsize, _capacity(path, member.compress_type == zipfile.ZIP_DEFLATED))
+        body = _read(file, n_bytes + 1)
+    if len(body) != n_bytes:
+        got = f"only {len(body)}" if len(body) < n_bytes else "more"
+        raise ValueError(f"{path}: expected {n_bytes} bytes for {name} of declared shape {shape}, got {got}")
+    array = np.frombuffer(body, dtype)
+    text_is_unicode(path, name, array)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+def _npy_header(path: Path, name: str, file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        shape, fortran_order, dtype = readers[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # the header is parsed as Python source: nearly any exception can come out
+        raise ValueError(f"{path}: expected {name} as a .npy array, got a damaged header: {' '.join(str(error).split())}") from None
+    if dtype.kind not in SAMPLE_KINDS + LABEL_KINDS:
+        raise ValueError(f"{path}: expected {name} of numbers or strings, got dtype {dtype}; pickled objects are refused")
+    return shape, fortran_order, dtype
+
+
+def _samples(path: Path, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"{path}: expected X_test and y_test or neither, got no {name}")
+    X = arrays[name]
+    if X.ndim not in (2, 3) or X.dtype.kind not in SAMPLE_KINDS:
+        raise ValueError(f"{path}: expected {name} of shape (N, D) or (N, height, width), numbers, got {X.shape}, {X.dtype}")
+    return X
+
+
+def _labels(path: Path, samples: str, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"{path}: expected X_test and y_test or neither, got no {name}")
+    y, n_samples = arrays[name], len(arrays[samples])
+    if y.shape != (n_samples,):
+        raise ValueError(f"{path}: expected {name} of shape (N,) = ({n_samples},), got {y.shape}")
+    if y.dtype.kind not in LABEL_KINDS:
+        raise ValueError(f"{path}: expected {name} as integer, boolean or string labels, got {y.dtype}")
+    return y
