@@ -14,7 +14,10 @@
 #include <thread>
 #include <vector>
 
-#include "null_space_projector.hpp"
+#include "columns.hpp"
+#include "greedy.hpp"
+#include "projector.hpp"
+#include "simd.hpp"
 
 namespace {
 
@@ -136,8 +139,12 @@ std::vector<double> residuals_of(const Matrix<T>& W, const Pools& pools, const G
   require(same(greedy(W, pools, {2}), expected), "a selection beside others changed its picks");
   const NullSpaceProjector continued(projector.dim(), projector.basis());
   std::vector<double> ratios;
-  nc_fast::visit_residuals<T>(continued, W.view(),
-                              [&](std::size_t, const Residual& residual) { ratios.push_back(residual.ratio()); });
+  std::vector<double> scratch;
+  W.view().visit_columns([&](std::size_t j, const T* w) {
+    Residual residual = nc_fast::measure_column(continued, w, j, scratch);
+    continued.advance(w, residual, scratch);
+    ratios.push_back(residual.ratio());
+  });
   return ratios;
 }
 

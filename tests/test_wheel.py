@@ -47,14 +47,7 @@ def test_what_is_inside(distributions):
     assert not [name for name in inside if name.startswith(("tests", "benchmarks", "csrc"))]
     with tarfile.open(sdist) as archive:
         sources = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {
-        "csrc/bindings.cpp",
-        "csrc/null_space_projector.hpp",
-        "setup.py",
-        "LICENSE",
-        "tests/stages/test_golden.py",
-        "noxfile.py",
-    } <= sources
+    assert {"csrc/bindings.cpp", "csrc/projector.hpp", "setup.py", "LICENSE", "tests/stages/test_golden.py", "noxfile.py"} <= sources
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ import typer
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "sanitize"
-PROJECTOR, BINDINGS, STRESS = (ROOT / "csrc" / name for name in ("null_space_projector.cpp", "bindings.cpp", "stress.cpp"))
+BINDINGS, STRESS = ROOT / "csrc" / "bindings.cpp", ROOT / "csrc" / "stress.cpp"
+LIBRARY = sorted({*ROOT.glob("csrc/*.cpp")} - {BINDINGS, STRESS})  # free of Python
 WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Werror"]
 SANITIZERS = {"address": "address,undefined", "thread": "thread"}
 # Loaded before Python: the sanitizer's own, and libstdc++, whose `throw` AddressSanitizer looks for at the start.
@@ -64,7 +65,7 @@ def warnings() -> None:
 
     include = ["-isystem", sysconfig.get_path("include"), "-isystem", pybind11.get_include()]
     for compiler in compilers():
-        for source in (PROJECTOR, BINDINGS):
+        for source in (*LIBRARY, BINDINGS):
             run(compiler, "-std=c++17", "-O2", "-fPIC", *WARNINGS, *include, "-c", source, "-o", os.devnull)
 
 
@@ -72,7 +73,7 @@ def stress(compiler: str, name: str, *flags: str) -> Path:
     """Build the driver."""
     binary = BUILD / f"stress-{compiler}-{name}"
     BUILD.mkdir(parents=True, exist_ok=True)
-    run(compiler, "-std=c++17", "-g", "-ffp-contract=off", "-pthread", *WARNINGS, *flags, PROJECTOR, STRESS, "-o", binary)
+    run(compiler, "-std=c++17", "-g", "-ffp-contract=off", "-pthread", *WARNINGS, *flags, *LIBRARY, STRESS, "-o", binary)
     return binary
 
 

@@ -1,0 +1,38 @@
+// Greedy selection in the null space of what is picked. Free of Python.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "columns.hpp"
+#include "simd.hpp"
+
+namespace nc_fast {
+
+struct GreedyOptions {
+  std::size_t threads = 1;
+  bool lazy = true;  // false: project every candidate at every pick; the same picks and bits, for tests
+  Simd simd = best_simd();
+};
+
+struct GreedyResult {
+  std::vector<std::int64_t> indices;  // pools in order, within a pool in order of picking
+  std::vector<double> gains;          // at the moment of picking
+  std::int64_t restarts = 0;          // how often a pool's rank was exhausted and its span emptied
+};
+
+/// Pick quota[p] columns of every pool p, each time the one of the highest gain in the null space of the pool's picks.
+///
+/// score and pool have W.columns entries; pool is -1 for a column that is not eligible; a quota is at most the pool's
+/// members (all of this unchecked: the caller knows the names to use in an error). `poll(done)` is called from the
+/// calling thread about every 50 ms; what it throws stops the workers within milliseconds and is thrown on.
+/// Extra memory: one copy, in W's type, of the columns that are evaluated or are likely to be (none where columns are
+/// contiguous), 8 D bytes for every column whose residual has fallen below 1 % of its length, and 12 D a basis vector.
+template <class T>
+GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const std::int64_t* pool,
+                           const std::vector<std::size_t>& quota, const GreedyOptions& options,
+                           const std::function<void(std::size_t)>& poll);
+
+}  // namespace nc_fast
