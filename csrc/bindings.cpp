@@ -21,6 +21,7 @@
 #include "docstrings.hpp"
 #include "greedy.hpp"
 #include "projector.hpp"
+#include "tolerances.hpp"
 
 namespace nc_fast {
 
@@ -202,6 +203,8 @@ py::tuple select_greedily(const py::object& W_object, const py::object& score_ob
 
 PYBIND11_MODULE(_projector, module) {
   module.doc() = kModuleDoc;
+  module.attr("RANK_TOLERANCE") = kRankTolerance;
+  module.attr("TIE_TOLERANCE") = kTieTolerance;
 
   py::class_<SharedProjector>(module, "NullSpaceProjector", kProjectorDoc)
       .def(py::init(&make_projector), py::arg("dim"))

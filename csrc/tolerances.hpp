@@ -1,4 +1,5 @@
-// What counts as zero and what counts as tied.
+// What counts as zero and what counts as tied. nc_fast/types.py holds the same two numbers for the other backends;
+// tests/conftest.py compares them.
 #pragma once
 
 namespace nc_fast {

@@ -1,9 +1,13 @@
 from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Floats = NDArray[np.float32] | NDArray[np.float64]
+
+RANK_TOLERANCE: Final[float]
+TIE_TOLERANCE: Final[float]
 
 class NullSpaceProjector:
     def __init__(self, dim: int) -> None: ...

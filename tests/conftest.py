@@ -5,6 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nc_fast import _projector, types
+
+for _name in ("RANK_TOLERANCE", "TIE_TOLERANCE"):
+    _compiled, _declared = getattr(_projector, _name, None), getattr(types, _name)
+    if _compiled != _declared:
+        raise RuntimeError(
+            f"{_name}: csrc/tolerances.hpp, as built, has {_compiled}, nc_fast/types.py has {_declared}; change one and build again"
+        )
+
 # A shell that starts the suite in the background has children ignore Ctrl-C; the tests that send it need it heard.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
