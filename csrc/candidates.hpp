@@ -160,7 +160,7 @@ class Candidates {
   }
 
  private:
-  static constexpr bool kBounded = std::is_same_v<T, float>;  // float64 vectors need not fit float32's range
+  static constexpr bool kBounded = std::is_same_v<T, float>;  // a float64 vector would have to be converted first
 
   struct Candidate {
     std::size_t column = 0;
