@@ -24,7 +24,8 @@ from threadpoolctl import threadpool_limits
 
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.cpu import kernels
-from nc_fast.backends.cpu.moments import BLOCK_COLUMNS, TILE_ROWS
+from nc_fast.backends.cpu.moments import BLOCK_COLUMNS
+from nc_fast.backends.cpu.tiles import TILE_ROWS
 
 FEATURES, CANDIDATES, WHOLE_ROWS = 784, 4096, 8192
 ROUNDS = 15

@@ -16,12 +16,13 @@ from statistics import median
 
 import numpy as np
 import typer
+from distributed_model import Machine, Problem, expected_bytes, expected_seconds
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 import nc_fast
-from nc_fast.distributed import Machine, Problem, Ranks, count_traffic, expected_bytes, expected_seconds
+from nc_fast.distributed import Ranks, count_traffic
 from nc_fast.files.read import load_idx_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "distributed"))

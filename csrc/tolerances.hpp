@@ -1,4 +1,4 @@
-// What counts as zero and what counts as tied. nc_fast/types.py holds the same two numbers for the other backends;
+// What counts as zero and what counts as tied. nc_fast/tolerances.py holds the same two numbers for the other backends;
 // tests/conftest.py compares them.
 #pragma once
 

@@ -1,4 +1,4 @@
-"""The public functions: check -> resolve the backend -> call -> wrap."""
+"""The public functions: they check what they are given, and call the stages."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Any
 
-from nc_fast import screening
-from nc_fast.backends import registry
-from nc_fast.criteria import Criterion, apply_criterion, ib_scores
+import numpy as np
+
+from nc_fast.criteria import Criterion, checked_criterion, checked_scores
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace, like
+from nc_fast.inputs.sources import Source
 from nc_fast.runtime.progress import Progress, reporting
+from nc_fast.screening import screened
 from nc_fast.stages import selection
-from nc_fast.stages.moments import MomentsStage
+from nc_fast.stages.campaign import SelectionRules, Stages
+from nc_fast.stages.campaign import campaign as compose
+from nc_fast.stages.checkpoint import checkpoint_path
+from nc_fast.stages.moments import CandidatePool, weights
+from nc_fast.stages.moments import class_moments as moments_stage
 from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
 
-BACKEND_NAMES = ("auto", *registry.BACKENDS)
 METHODS = ("exact", "screened")
+SHARDS = ("samples", "candidates")
 
 
 def campaign(
@@ -117,43 +122,28 @@ def campaign(
     >>> result.weights.shape, result.groups.tolist()
     ((8, 6), [0, 0, 1, 1, 2, 2])
     """
-    if process_group is not None:
-        distributed = import_module("nc_fast.distributed")
-        asked = distributed.Options(k, bias, activation, alpha, by_class, criterion, method, backend, precision, progress, checkpoint)
-        return distributed.campaign(W_candidates, X, y, asked, process_group, shard)  # type: ignore[no-any-return]
-    chosen, W = _pool("W_candidates", W_candidates, backend)
-    k = checks.count("k", k, W.shape[1])
-    checks.choice("method", method, METHODS)
-    alpha = checks.alpha(alpha)
-    if not (criterion is None or callable(criterion)):
-        raise TypeError(f"criterion: expected a callable or None, got {type(criterion).__name__}")
-    stage = MomentsStage(chosen, W, bias, activation, precision)
-    batch = stage.check(X, y)
-    if criterion is None:
-        checks.enough_classes(alpha, batch.classes)
-    certificate = scores = None
-    if method == "screened":
-        with reporting(progress, "screening") as report:
-            rules = screening.Rules(k, alpha, by_class, criterion)
-            scores, certificate = screening.screened(stage, batch, W, chosen, rules, report, resumable=checkpoint is not None)
-    if scores is None:
-        with reporting(progress, "moments") as report:
-            moments = stage.run(batch, report, checkpoint)
-        scores = ib_scores(moments, alpha=alpha) if criterion is None else apply_criterion(criterion, moments)
-    with reporting(progress, "selection") as report:
-        chosen_ones = selection.select(chosen, W, scores, k, by_class, report)
-    indices = chosen_ones.indices
-    return Campaign(
-        weights=W[:, indices],
-        bias=array_namespace(W).asarray(like(W, stage.bias)[indices], dtype=W.dtype),
-        indices=indices,
-        scores=chosen_ones.scores,
-        gains=chosen_ones.gains,
-        groups=chosen_ones.groups,
-        restarts=chosen_ones.restarts,
-        candidates=scores,
-        certificate=certificate,
-    )
+
+    def prepare(*, empty_pool: bool = False, empty_source: bool = False) -> tuple[CandidatePool, Source, SelectionRules]:
+        pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, may_be_empty=empty_pool)
+        checks.choice("method", method, METHODS if process_group is None else METHODS[:1])
+        most = np.iinfo(np.int64).max if empty_pool else pool.size
+        rules = SelectionRules(
+            checks.count("k", k, most), checks.alpha(alpha), checks.flag("by_class", by_class), checked_criterion(criterion)
+        )
+        source = pool.labelled(X, y, may_be_empty=empty_source)
+        if criterion is None and not empty_source:
+            checks.enough_classes(rules.alpha, source.classes)
+        return pool, source, rules
+
+    checks.progress(progress)
+    checks.choice("shard", shard, SHARDS)
+    path = checkpoint_path(checkpoint)
+    if process_group is None:
+        pool, source, rules = prepare()
+        stages = Stages(screen=screened if method == "screened" else None)
+    else:
+        pool, source, rules, stages = import_module("nc_fast.distributed").campaign_on_ranks(process_group, shard, prepare)
+    return compose(pool, source, rules, stages, progress, path)
 
 
 def class_moments(
@@ -212,20 +202,21 @@ def class_moments(
     >>> moments.mean.tolist(), moments.m2.tolist()  # relu is the default
     ([[2.0, 2.0]], [[2.0, 8.0]])
     """
-    if process_group is not None:
-        distributed = import_module("nc_fast.distributed")
-        asked = distributed.Options(None, bias, activation, None, True, None, None, backend, precision, progress, checkpoint)
-        return distributed.class_moments(W, X, y, asked, process_group)  # type: ignore[no-any-return]
-    chosen, W = _pool("W", W, backend)
-    stage = MomentsStage(chosen, W, bias, activation, precision)
-    if y is not None:
-        batch = stage.check(X, y)
-        with reporting(progress, "moments") as report:
-            return stage.run(batch, report, checkpoint)
-    if hasattr(X, "shape") or not isinstance(X, Iterable):
-        raise TypeError(f"y: expected (N,) labels, or X as an iterable of (X, y) batches, got None with X as {type(X).__name__}")
+
+    def prepare(*, may_be_empty: bool = False) -> tuple[CandidatePool, Source]:
+        pool = CandidatePool.checked("W", W, bias, activation, backend, precision)
+        if y is None:
+            return pool, pool.batches(X, may_be_empty=may_be_empty)
+        return pool, pool.labelled(X, y, may_be_empty=may_be_empty)
+
+    checks.progress(progress)
+    path = checkpoint_path(checkpoint)
+    if process_group is None:
+        (pool, source), moments = prepare(), moments_stage
+    else:
+        pool, source, moments = import_module("nc_fast.distributed").moments_on_ranks(process_group, prepare)
     with reporting(progress, "moments") as report:
-        return stage.run_batches(X, report, checkpoint)
+        return moments(pool, source, report, path)
 
 
 def select(
@@ -284,13 +275,10 @@ def select(
     >>> nc_fast.select(W, [0.9, 0.8, 0.1], k=2, by_class=False).indices.tolist()
     [0, 2]
     """
-    chosen, W = _pool("W", W, backend)
+    checks.progress(progress)
+    by_class = checks.flag("by_class", by_class)
+    W, chosen = weights("W", W, backend)
     k = checks.count("k", k, W.shape[1])
-    checked = checks.scored(scores, groups, W.shape[1], by_class=by_class)
+    checked = checked_scores(scores, groups, W.shape[1], by_class=by_class)
     with reporting(progress, "selection") as report:
         return selection.select(chosen, W, checked, k, by_class, report)
-
-
-def _pool(name: str, W: Array, backend: str) -> tuple[registry.Backend, Array]:
-    chosen = registry.resolve(checks.choice("backend", backend, BACKEND_NAMES), W)
-    return chosen, checks.weights(name, W, half=chosen.takes_tensors)

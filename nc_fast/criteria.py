@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace, as_numpy
+from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
 from nc_fast.types import Array, ClassMoments, Scores
 
 Criterion = Callable[[ClassMoments], tuple[Array, Array]]
@@ -55,6 +55,7 @@ def ib_scores(moments: ClassMoments, *, alpha: float = 0.5) -> Scores:
     ['b', 'a']
     """
     alpha = checks.alpha(alpha)
+    checks.kind("moments", moments, ClassMoments)
     checks.enough_classes(alpha, moments.classes)
     return scores_of(moments, alpha, _unit)
 
@@ -69,9 +70,41 @@ def scores_of(moments: ClassMoments, alpha: float, unit: Callable[[Array], Array
 
 
 def apply_criterion(criterion: Criterion, moments: ClassMoments) -> Scores:
-    """Return the scores of a user's criterion, checked."""
-    score, group = checks.criterion_result(criterion(moments), moments)
+    """Return the scores of a criterion of the user's own.
+
+    Parameters
+    ----------
+    criterion : callable
+        Class moments -> (score (M,), group (M,)).
+    moments : ClassMoments of M candidates.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    TypeError, ValueError
+        When the criterion returns something else, or scores that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np, nc_fast
+    >>> moments = nc_fast.class_moments(np.eye(2), np.array([[1.0, 4.0], [3.0, 2.0]]), ["a", "b"])
+    >>> nc_fast.criteria.apply_criterion(lambda m: (m.spread(), m.mean.argmax(0)), moments).group.tolist()
+    [1, 0]
+    """
+    checked_criterion(criterion)
+    checks.kind("moments", moments, ClassMoments)
+    score, group = _checked_result(criterion(moments), moments)
     return Scores(score, group, moments.spread() > 0, moments.classes)
+
+
+def checked_criterion(value: Criterion | None) -> Criterion | None:
+    """Check a criterion: None is the information-bottleneck score."""
+    if not (value is None or callable(value)):
+        raise TypeError(f"criterion: expected a callable or None, got {type(value).__name__}")
+    return value
 
 
 def _unit(v: Array) -> Array:
@@ -81,3 +114,43 @@ def _unit(v: Array) -> Array:
         return v
     v = v / largest  # first, so that the squares neither overflow nor vanish
     return v / float(np.sqrt(np.square(as_numpy(v)).sum()))  # by NumPy: torch's sum depends on the number of threads
+
+
+def checked_scores(value: object, groups: object, n_candidates: int, *, by_class: bool) -> Scores:
+    """Check what select() is given as scores: a Scores, or (M,) numbers and optionally (M,) group labels."""
+    if not isinstance(value, Scores):
+        score = checks.as_array("scores", value)
+        if as_numpy(score).dtype.kind not in "fiu":
+            raise TypeError(f"scores: expected Scores or (M,) numbers, got {score.dtype}")
+        if groups is None and by_class:
+            raise ValueError("groups: expected (M,) labels with an array of scores when by_class=True, got None")
+        if tuple(score.shape) != (n_candidates,):
+            raise ValueError(f"scores: expected shape (M,) = ({n_candidates},), got {tuple(score.shape)}")
+        classes, codes = checks.labels("groups", np.zeros(n_candidates, np.int64) if groups is None else groups, n_candidates)
+        xp = array_namespace(score)
+        value = Scores(xp.asarray(score, dtype=xp.float64), like(score, codes), like(score, np.ones(n_candidates, bool)), classes)
+    elif groups is not None:
+        raise ValueError("groups: expected None when scores is a Scores, which has its own, got labels")
+    if tuple(value.score.shape) != (n_candidates,):
+        raise ValueError(f"scores: expected {n_candidates} candidates, the columns of W, got {value.score.shape[0]}")
+    checks.finite("scores", value.score)
+    return value
+
+
+def _checked_result(result: object, moments: ClassMoments) -> tuple[Array, Array]:
+    """Check what a user's criterion returned; return score (M,) float64 and group (M,) int64."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"criterion: expected a callable returning (score (M,), group (M,)), got {type(result).__name__}")
+    xp = array_namespace(moments.mean)
+    where = {"device": moments.mean.device} if is_tensor(moments.mean) else {}
+    score, group = xp.asarray(result[0], **where), xp.asarray(result[1], **where)
+    for name, array in (("score", score), ("group", group)):
+        if tuple(array.shape) != (moments.n_candidates,):
+            raise ValueError(f"criterion: expected {name} of shape (M,) = ({moments.n_candidates},), got {tuple(array.shape)}")
+    if not checks.is_integer(group):
+        raise TypeError(f"criterion: expected group as integers, row numbers of moments.mean, got {group.dtype}")
+    if group.min() < 0 or group.max() >= len(moments.classes):
+        raise ValueError(f"criterion: expected group in [0, {len(moments.classes)}), got {int(group.min())} to {int(group.max())}")
+    score = xp.asarray(score, dtype=xp.float64)
+    checks.finite("criterion's score", score)
+    return score, xp.asarray(group, dtype=xp.int64)

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from nc_fast.files.moments import load_moments, save_moments
 from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
 from nc_fast.inputs.labels import join_labels
 
 Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
-
-RANK_TOLERANCE = 1e-6  # a residual at most this fraction of its vector is rounding noise: the ratio counts as 0
-TIE_TOLERANCE = 1e-9  # gains this close, relative to the best, are tied; the lowest index wins
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +108,8 @@ class ClassMoments:
         ...     nc_fast.ClassMoments.load(f"{folder}/moments.safetensors").mean.tolist()
         [[1.0, 2.0], [3.0, 4.0]]
         """
-        from nc_fast.files import moments as moments_file
-
         arrays = {"count": self.count, "mean": self.mean, "m2": self.m2}
-        moments_file.save(path, {"classes": self.classes, **{name: as_numpy(array) for name, array in arrays.items()}})
+        save_moments(path, {"classes": self.classes, **{name: as_numpy(array) for name, array in arrays.items()}})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ClassMoments:
@@ -126,9 +122,7 @@ class ClassMoments:
         ValueError
             When the file is cut short, damaged, or something else; pickles are refused.
         """
-        from nc_fast.files import moments as moments_file
-
-        arrays, _ = moments_file.load(path)
+        arrays, _ = load_moments(path)
         return cls(**arrays)
 
     def within(self) -> Array:
@@ -295,17 +289,17 @@ class Certificate:
 
 
 @dataclass(frozen=True, eq=False)
-class Campaign:
-    """Result of a neuron campaign: the picked weights and how they were found.
+class Campaign(Selection):
+    """Result of a neuron campaign: the selection, the picked weights, and how they were found.
 
     Attributes
     ----------
+    indices, scores, gains, groups, restarts
+        As in :class:`Selection`.
     weights : (D, k), library, dtype and device of W_candidates
         The picked columns.
     bias : (k,), dtype of W_candidates
         The bias each pick was scored with, and is to be installed with.
-    indices, scores, gains, groups, restarts
-        As in :class:`Selection`.
     candidates : Scores
         Score and group of the whole pool; of a screened campaign, estimates where a candidate was ruled out.
     certificate : Certificate or None
@@ -314,10 +308,5 @@ class Campaign:
 
     weights: Array
     bias: Array
-    indices: Array
-    scores: Array
-    gains: Array
-    groups: Array
-    restarts: int
     candidates: Scores
     certificate: Certificate | None = None

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nc_fast import _projector, types
+from nc_fast import _projector, tolerances
 
 for _name in ("RANK_TOLERANCE", "TIE_TOLERANCE"):
-    _compiled, _declared = getattr(_projector, _name, None), getattr(types, _name)
+    _compiled, _declared = getattr(_projector, _name, None), getattr(tolerances, _name)
     if _compiled != _declared:
         raise RuntimeError(
-            f"{_name}: csrc/tolerances.hpp, as built, has {_compiled}, nc_fast/types.py has {_declared}; change one and build again"
+            f"{_name}: csrc/tolerances.hpp, as built, has {_compiled}, nc_fast/tolerances.py has {_declared}; change one and build again"
         )
 
 # A shell that starts the suite in the background has children ignore Ctrl-C; the tests that send it need it heard.

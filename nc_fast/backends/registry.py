@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 from nc_fast.inputs.arrays import as_numpy, is_tensor
+from nc_fast.inputs.checks import choice
 
 
 @dataclass(frozen=True)
@@ -21,25 +22,26 @@ class Backend:
     Attributes
     ----------
     name : what users pass.
-    takes_tensors : whether it works on torch tensors (else on NumPy arrays).
+    on_gpu : whether it works on torch tensors on a GPU, or on NumPy arrays.
     missing : function that returns None where the backend can run, else what it lacks and what to do.
+    device : the GPU it computes on; with ``on_gpu``, once it is chosen for some weights.
     """
 
     name: str
-    takes_tensors: bool
+    on_gpu: bool
     missing: Callable[[], str | None]
+    device: Any = None
 
-    def place(self, W: Any, array: Any) -> Any:
-        """Return the array where the backend computes when the weights are ``W``: a NumPy array, or a tensor on its device."""
-        if not self.takes_tensors:
-            found = as_numpy(array)
-            return found.astype(found.dtype.newbyteorder("="), copy=False)  # compiled code reads native bytes only
-        device = import_module("nc_fast.backends.gpu.device")
-        return device.to_device(array, device.compute_device(W))
+    def put(self, array: Any) -> Any:
+        """Return the array where the backend computes: a NumPy array, or a tensor on its device."""
+        if self.on_gpu:
+            return import_module("nc_fast.backends.gpu.device").to_device(array, self.device)
+        found = as_numpy(array)
+        return found.astype(found.dtype.newbyteorder("="), copy=False)  # compiled code reads native bytes only
 
     def samples(self, X: Any) -> Any:
         """Return the samples as the backend reads them: a NumPy array, or a tensor left where it is, to be streamed from there."""
-        return import_module("nc_fast.backends.gpu.device").as_tensor(X) if self.takes_tensors else as_numpy(X)
+        return import_module("nc_fast.backends.gpu.device").as_tensor(X) if self.on_gpu else as_numpy(X)
 
     @property
     def class_moments(self) -> Callable[..., Any]:
@@ -69,18 +71,21 @@ BACKENDS = {
 }
 
 
-def resolve(name: str, W: object) -> Backend:
-    """Return the backend called ``name``; "auto" is "gpu" for tensors on a GPU and "cpu" for everything else.
+def resolve(name: object, W: object) -> Backend:
+    """Return the backend called ``name`` for weights W; "auto" is "gpu" for tensors on a GPU and "cpu" for everything else.
 
     Raises
     ------
-    ValueError
-        When the backend cannot run here.
+    TypeError, ValueError
+        When there is no such backend, or it cannot run here.
     """
+    name = choice("backend", name, ("auto", *BACKENDS))
     if name == "auto":
         name = "gpu" if is_tensor(W) and W.device.type not in ("cpu", "meta") else "cpu"  # checks refuse what has no values
     reason = BACKENDS[name].missing()
     if reason:
         available = [backend.name for backend in BACKENDS.values() if not backend.missing()]
         raise ValueError(f"backend: expected one that can run here ({', '.join(available)}), got {name!r}; {reason}")
-    return BACKENDS[name]
+    if not BACKENDS[name].on_gpu:
+        return BACKENDS[name]
+    return replace(BACKENDS[name], device=import_module("nc_fast.backends.gpu.device").compute_device(W))

@@ -3,19 +3,7 @@
 ``nc_fast.campaign(..., process_group=group)`` comes here; so does :func:`nc_fast.class_moments`. See docs/scale.md.
 """
 
-from nc_fast.distributed._campaign import Options, campaign, class_moments
-from nc_fast.distributed._model import Machine, Problem, expected_bytes, expected_seconds
-from nc_fast.distributed._ranks import Ranks, Traffic, count_traffic
+from nc_fast.distributed.campaign import campaign_on_ranks, moments_on_ranks
+from nc_fast.distributed.ranks import Ranks, Traffic, count_traffic
 
-__all__ = [
-    "Machine",
-    "Options",
-    "Problem",
-    "Ranks",
-    "Traffic",
-    "campaign",
-    "class_moments",
-    "count_traffic",
-    "expected_bytes",
-    "expected_seconds",
-]
+__all__ = ["Ranks", "Traffic", "campaign_on_ranks", "count_traffic", "moments_on_ranks"]

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
-import struct
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from nc_fast.files.read import MAX_BYTES, MAX_QUOTED, PathLike, listed, read_npz, replacing, text_is_unicode
+from nc_fast.files.read import MAX_BYTES, MAX_QUOTED, PathLike, listed, read_npz, readable, replacing, text_is_unicode
 from nc_fast.inputs.labels import LABEL_KINDS
 
 FORMAT = "nc_fast.ClassMoments"
@@ -24,26 +23,23 @@ VERSION = 1
 SUFFIXES = (".npz", ".safetensors")
 NAMES = ("classes", "count", "mean", "m2")
 HEADER = "header"  # a JSON object: format, version, checksum, notes
-MAX_HEADER_BYTES = 100_000_000  # the safetensors format's own limit
-SAFETENSORS_DTYPES: dict[str, np.dtype[Any]] = {"I64": np.dtype("<i8"), "F64": np.dtype("<f8"), "U8": np.dtype("u1")}
 
 
-def save(path: PathLike, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None) -> None:
+def save_moments(path: PathLike, arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any] | None = None) -> None:
     """Write ``classes``, ``count``, ``mean`` and ``m2`` under the path at once, or leave what was there.
 
     Raises
     ------
     ValueError
-        When the name ends in neither .npz nor .safetensors, or the moments are larger than ``load`` takes.
+        When the name ends in neither .npz nor .safetensors, or the moments are larger than ``load_moments`` takes.
     """
-    path = Path(path)
-    suffix = _suffix(path)
+    path = moments_path(path)
     arrays = {name: np.ascontiguousarray(arrays[name]) for name in NAMES}
     if max(array.nbytes for array in arrays.values()) > MAX_BYTES:
         raise ValueError(f"{path}: expected moments of at most {MAX_BYTES} bytes an array, got {arrays['mean'].nbytes}")
     header = {"format": FORMAT, "version": VERSION, "sha256": _checksum(arrays, notes or {}), "notes": dict(notes or {})}
     with replacing(path) as file:
-        if suffix == ".npz":
+        if path.suffix == ".npz":
             members: dict[str, Any] = {**arrays, HEADER: np.array(json.dumps(header))}
             np.savez(file, **members)
         else:
@@ -52,8 +48,8 @@ def save(path: PathLike, arrays: Mapping[str, np.ndarray], notes: Mapping[str, A
         os.fsync(file.fileno())
 
 
-def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays and the notes that ``save`` wrote.
+def load_moments(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays and the notes that ``save_moments`` wrote.
 
     Raises
     ------
@@ -62,8 +58,8 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     ValueError
         When the file is damaged, of another format or version, or its arrays are not class moments.
     """
-    path = Path(path)
-    if _suffix(path) == ".npz":
+    path = moments_path(path)
+    if path.suffix == ".npz":
         arrays = read_npz(path, required=(*NAMES, HEADER))
         header = _header(path, str(arrays.pop(HEADER)))
     else:
@@ -80,10 +76,14 @@ def load(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, header["notes"]
 
 
-def _suffix(path: Path) -> str:
+def moments_path(path: PathLike) -> Path:
+    """Check the name of a file of moments."""
+    path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}, got {path.suffix or 'no ending'!r}")
-    return path.suffix
+    if path.suffix == ".safetensors" and find_spec("safetensors") is None:
+        raise ValueError(f'{path}: expected a name ending in .npz where safetensors is not installed: pip install "nc_fast[safetensors]"')
+    return path
 
 
 def _checksum(arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> str:
@@ -95,7 +95,7 @@ def _checksum(arrays: Mapping[str, np.ndarray], notes: Mapping[str, Any]) -> str
     return digest.hexdigest()
 
 
-def _header(path: Path, text: str | bytes | bytearray) -> dict[str, Any]:
+def _header(path: Path, text: str) -> dict[str, Any]:
     try:
         header = json.loads(text)
     except (ValueError, RecursionError):
@@ -120,62 +120,24 @@ def _check_moments(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _write_safetensors(file: IO[bytes], arrays: Mapping[str, np.ndarray], header: Mapping[str, Any]) -> None:
-    """Write the format of https://github.com/huggingface/safetensors; labels, which may be strings, as bytes."""
-    names = {dtype: name for name, dtype in SAFETENSORS_DTYPES.items()}
+    """Write labels, which may be strings, as bytes."""
+    from safetensors.numpy import save
+
     classes = arrays["classes"]
     as_bytes = np.frombuffer(classes.tobytes(), np.uint8).reshape(len(classes), classes.dtype.itemsize)
-    table: dict[str, Any] = {"__metadata__": {HEADER: json.dumps(header), "classes_dtype": classes.dtype.str}}
-    tensors, end = {**arrays, "classes": as_bytes}, 0
-    for name in NAMES:
-        array = tensors[name]
-        begin, end = end, end + array.nbytes
-        table[name] = {"dtype": names[array.dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
-    text = json.dumps(table).encode()
-    text += b" " * (-len(text) % 8)  # the data starts aligned
-    file.write(struct.pack("<Q", len(text)))
-    file.write(text)
-    for name in NAMES:
-        file.write(np.ascontiguousarray(tensors[name]).data.cast("B"))
+    file.write(save({**arrays, "classes": as_bytes}, {HEADER: json.dumps(header), "classes_dtype": classes.dtype.str}))
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        (length,) = struct.unpack("<Q", file.read(8)) if size >= 8 else (0,)
-        if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
-            raise ValueError(f"{path}: expected a .safetensors file, got a header of {length} bytes in {size}")
-        table = _header(path, file.read(length))
-        metadata = table.pop("__metadata__", None)
-        if not isinstance(metadata, dict) or sorted(table) != sorted(NAMES):
-            raise ValueError(f"{path}: expected tensors {', '.join(NAMES)} and metadata, got {listed(table)}")
-        arrays, end = {}, 0
-        for name in NAMES:
-            dtype, shape = _declared(path, name, table[name], begin=end)
-            n_bytes = math.prod(shape) * dtype.itemsize
-            end += n_bytes
-            if end > size - 8 - length:
-                raise ValueError(f"{path}: expected {end} bytes of tensors, got {size - 8 - length}")
-            arrays[name] = np.frombuffer(file.read(n_bytes), dtype).reshape(shape)
-        if end != size - 8 - length:
-            raise ValueError(f"{path}: expected {end} bytes of tensors, got {size - 8 - length}")
+    from safetensors import safe_open
+
+    with readable(path, "a .safetensors file"), safe_open(path, framework="numpy") as file:
+        metadata, names = file.metadata() or {}, sorted(file.keys())
+        if names != sorted(NAMES):
+            raise ValueError(f"{path}: expected tensors {', '.join(NAMES)}, got {listed(names)}")
+        arrays = {name: file.get_tensor(name) for name in NAMES}
     arrays["classes"] = _labels(path, arrays["classes"], metadata.get("classes_dtype"))
-    return arrays, _header(path, metadata[HEADER] if isinstance(metadata.get(HEADER), str) else "")
-
-
-def _declared(path: Path, name: str, entry: Any, begin: int) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """Check one tensor's entry in the table, which has to start where the last one ended."""
-    dtype: np.dtype[Any] = np.dtype("u1")
-    shape: tuple[int, ...] = ()
-    try:
-        dtype, shape = SAFETENSORS_DTYPES[entry["dtype"]], tuple(entry["shape"])
-        first, last = entry["data_offsets"]
-        whole = all(isinstance(number, int) and number > 0 for number in shape) and len(shape) <= 2
-        fits = whole and (first, last) == (begin, begin + math.prod(shape) * dtype.itemsize)
-    except (KeyError, TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise ValueError(f"{path}: expected {name} declared with dtype, shape and offsets that fit, got {repr(entry)[:100]}")
-    return dtype, shape
+    return arrays, _header(path, metadata.get(HEADER, ""))
 
 
 def _labels(path: Path, as_bytes: np.ndarray, dtype: object) -> np.ndarray:

@@ -203,7 +203,7 @@ def read_idx(path: PathLike, ndim: int) -> np.ndarray:
     """
     path = Path(path)
     packed = path.suffix == ".gz"
-    with _readable(path, "an IDX file") as stored, gzip.open(stored) if packed else nullcontext(stored) as file:
+    with readable(path, "an IDX file") as stored, gzip.open(stored) if packed else nullcontext(stored) as file:
         header = _read(file, 4 + 4 * ndim)
         magic = bytes((0, 0, IDX_UBYTE, ndim))
         if header[:4] != magic:
@@ -229,7 +229,7 @@ def read_npz(path: PathLike, *, required: tuple[str, ...], optional: tuple[str, 
         When the file is damaged, a required array is missing, or an array is of objects or above MAX_BYTES.
     """
     path = Path(path)
-    with _readable(path, "an .npz file") as stored, zipfile.ZipFile(stored) as archive:
+    with readable(path, "an .npz file") as stored, zipfile.ZipFile(stored) as archive:
         members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
         for name in required:
             if name not in members:
@@ -259,7 +259,7 @@ def replacing(path: PathLike) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[IO[bytes]]:
+def readable(path: Path, what: str) -> Iterator[IO[bytes]]:
     """Open a file; turn what the decompressors say about damaged data into the one form of error."""
     with path.open("rb") as file:
         try:
@@ -269,7 +269,7 @@ def _readable(path: Path, what: str) -> Iterator[IO[bytes]]:
         except Exception as error:  # gzip and zipfile raise a dozen kinds, OSError at a damaged offset among them
             if str(error).startswith(f"{path}: "):
                 raise
-            raise ValueError(f"{path}: expected {what}, got damaged data: {' '.join(str(error).split())}") from None
+            raise ValueError(f"{path}: expected {what}, got damaged data: {' '.join(str(error).split())[:MAX_QUOTED]}") from None
 
 
 def text_is_unicode(path: Path, name: str, array: np.ndarray) -> None:

@@ -6,20 +6,21 @@ Checks read what they are given, return it in the form the next stage wants, and
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from math import isfinite
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nc_fast.activations import ACTIVATIONS
-from nc_fast.inputs.arrays import array_namespace, as_numpy, as_tensor, is_tensor, like
+from nc_fast.inputs.arrays import array_namespace, as_numpy, as_tensor, is_tensor
 from nc_fast.inputs.labels import LABEL_KINDS
-from nc_fast.inputs.sources import dtype_of
-from nc_fast.types import Array, ClassMoments, Scores
+from nc_fast.types import Array
 
 # Elements looked at at once, never a copy of full size: on a CPU a block in L2 cache, on a GPU one that hides the launch.
 FINITE_CHECK_ELEMENTS = {"cpu": 1 << 18, "gpu": 1 << 26}
@@ -58,10 +59,10 @@ def elementwise(function: Callable[[Any], Any], tensors: bool) -> Callable[[np.n
 
 def weights(name: str, value: object, *, half: bool) -> Array:
     """Check a (D, M) matrix of candidate neurons; ``half``: whether 16-bit floats are taken."""
-    W = _array(name, value)
-    _float_kind(name, W, half)
-    _matrix(name, W, "(D, M)")
-    _non_empty(name, W)
+    W = as_array(name, value)
+    _float_kind(name, dtype_name(W), half)
+    _matrix(name, W.shape, "(D, M)")
+    _non_empty(name, W.shape)
     finite(name, W)
     return W
 
@@ -69,27 +70,20 @@ def weights(name: str, value: object, *, half: bool) -> Array:
 def samples(name: str, value: object, W: Array, *, half: bool) -> Array:
     """Check an (N, D) matrix of samples: floating or integer, where the checked weights W can meet it."""
     _same_place(name, value, W)
-    X = _array(name, value)
-    if not is_integer(X):
-        _float_kind(name, X, half, also=" or integer")
-    _matrix(name, X, "(N, D)")
-    if X.shape[1] != W.shape[0]:
-        raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(X.shape)}")
-    _non_empty(name, X)
+    X = as_array(name, value)
+    sample_form(name, X.shape, dtype_name(X), W, half=half)
     finite(name, X)
     return X
 
 
-def sliced_samples(name: str, value: Any, W: Array, *, half: bool) -> Any:
-    """Check what an array-like that is read slice by slice says of itself; the numbers in it are looked at later."""
-    samples(name, np.zeros((1, 1), dtype_of(value)), np.zeros((1, 1)), half=half)
-    shape = tuple(value.shape)
-    if len(shape) != 2:
-        raise ValueError(f"{name}: expected shape (N, D), got {shape}")
+def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array, *, half: bool) -> None:
+    """Check all of samples but their numbers."""
+    if not dtype.startswith(("int", "uint")):
+        _float_kind(name, dtype, half, also=" or integer")
+    _matrix(name, shape, "(N, D)")
     if shape[1] != W.shape[0]:
-        raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {shape}")
-    _non_empty(name, value)
-    return value
+        raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(shape)}")
+    _non_empty(name, shape)
 
 
 def labels(name: str, value: object, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,9 +94,9 @@ def labels(name: str, value: object, n_samples: int) -> tuple[np.ndarray, np.nda
 
 def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
     """Check (N,) labels; return them as a NumPy array."""
-    y = as_numpy(_array(name, value))
+    y = as_numpy(as_array(name, value))
     if y.dtype == object:
-        y = _array(name, y.tolist())
+        y = as_array(name, y.tolist())
     if y.dtype.kind == "f":
         raise TypeError(f"{name}: expected integer, boolean or string labels, got {y.dtype}; bin it first: numpy.digitize(y, edges)")
     if y.dtype.kind not in LABEL_KINDS:
@@ -114,7 +108,7 @@ def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
 
 def biases(value: object, W: Array) -> np.ndarray:
     """Check a bias: a number, or (M,) numbers; return (M,) float64."""
-    bias = as_numpy(_array("bias", value))
+    bias = as_numpy(as_array("bias", value))
     if bias.dtype.kind not in "fiu":
         raise TypeError(f"bias: expected a number or (M,) numbers, got {bias.dtype}")
     if bias.shape not in ((), (W.shape[1],)):
@@ -134,6 +128,33 @@ def count(name: str, value: object, most: int) -> int:
     if not 1 <= number <= most:
         raise ValueError(f"{name}: expected 1 <= {name} <= M = {most}, got {number}")
     return number
+
+
+def kind(name: str, value: object, expected: type) -> None:
+    """Check that an argument is of a class of this library's."""
+    if not isinstance(value, expected):
+        raise TypeError(f"{name}: expected {expected.__name__}, got {type(value).__name__}")
+
+
+def flag(name: str, value: object) -> bool:
+    """Check a bool."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def progress(value: object) -> Any:
+    """Check what progress is reported to."""
+    if not (isinstance(value, bool) or callable(value)):
+        raise TypeError(f"progress: expected True, False or a callable, got {type(value).__name__}")
+    return value
+
+
+def path(name: str, value: object) -> Path:
+    """Check the name of a file."""
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+    return Path(value)
 
 
 def alpha(value: object) -> float:
@@ -156,46 +177,6 @@ def no_overflow(largest: float) -> None:
     """Check the largest magnitude among a criterion's terms: finite W, X and bias may give activations that overflow."""
     if not isfinite(largest):
         raise ValueError(f"W, X, bias: expected activations with finite moments, got an overflow ({largest}); scale them down")
-
-
-def scored(value: object, groups: object, n_candidates: int, *, by_class: bool) -> Scores:
-    """Check what select() is given as scores: a Scores, or (M,) numbers and optionally (M,) group labels."""
-    if not isinstance(value, Scores):
-        score = _array("scores", value)
-        if as_numpy(score).dtype.kind not in "fiu":
-            raise TypeError(f"scores: expected Scores or (M,) numbers, got {score.dtype}")
-        if groups is None and by_class:
-            raise ValueError("groups: expected (M,) labels with an array of scores when by_class=True, got None")
-        if tuple(score.shape) != (n_candidates,):
-            raise ValueError(f"scores: expected shape (M,) = ({n_candidates},), got {tuple(score.shape)}")
-        classes, codes = labels("groups", np.zeros(n_candidates, np.int64) if groups is None else groups, n_candidates)
-        xp = array_namespace(score)
-        value = Scores(xp.asarray(score, dtype=xp.float64), like(score, codes), like(score, np.ones(n_candidates, bool)), classes)
-    elif groups is not None:
-        raise ValueError("groups: expected None when scores is a Scores, which has its own, got labels")
-    if tuple(value.score.shape) != (n_candidates,):
-        raise ValueError(f"scores: expected {n_candidates} candidates, the columns of W, got {value.score.shape[0]}")
-    finite("scores", value.score)
-    return value
-
-
-def criterion_result(result: object, moments: ClassMoments) -> tuple[Array, Array]:
-    """Check what a user's criterion returned; return score (M,) float64 and group (M,) int64."""
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise TypeError(f"criterion: expected a callable returning (score (M,), group (M,)), got {type(result).__name__}")
-    xp = array_namespace(moments.mean)
-    where = {"device": moments.mean.device} if is_tensor(moments.mean) else {}
-    score, group = xp.asarray(result[0], **where), xp.asarray(result[1], **where)
-    for name, array in (("score", score), ("group", group)):
-        if tuple(array.shape) != (moments.n_candidates,):
-            raise ValueError(f"criterion: expected {name} of shape (M,) = ({moments.n_candidates},), got {tuple(array.shape)}")
-    if not is_integer(group):
-        raise TypeError(f"criterion: expected group as integers, row numbers of moments.mean, got {group.dtype}")
-    if group.min() < 0 or group.max() >= len(moments.classes):
-        raise ValueError(f"criterion: expected group in [0, {len(moments.classes)}), got {int(group.min())} to {int(group.max())}")
-    score = xp.asarray(score, dtype=xp.float64)
-    finite("criterion's score", score)
-    return score, xp.asarray(group, dtype=xp.int64)
 
 
 def finite(name: str, array: Array, first_row: int = 0) -> None:
@@ -223,12 +204,16 @@ def finite(name: str, array: Array, first_row: int = 0) -> None:
 
 def is_integer(array: Array) -> bool:
     """Whether the array's dtype is an integer (booleans are not)."""
-    if is_tensor(array):
-        return not (array.dtype.is_floating_point or array.dtype.is_complex or str(array.dtype) == "torch.bool")
-    return bool(array.dtype.kind in "iu")
+    return dtype_name(array).startswith(("int", "uint"))
 
 
-def _array(name: str, value: object) -> Array:
+def dtype_name(array: Array) -> str:
+    """Return the dtype's name, such as "float32", without the library's."""
+    return str(array.dtype).removeprefix("torch.") if is_tensor(array) else str(array.dtype.name)
+
+
+def as_array(name: str, value: object) -> Array:
+    """Return an array or tensor as it is, without autograd; everything else as NumPy makes an array of it."""
     if is_tensor(value):
         if str(value.layout) != "torch.strided":
             raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
@@ -263,19 +248,18 @@ def _same_place(name: str, array: object, W: Array) -> None:
         raise ValueError(f"{name}: expected on the device of W, {expected}, or in host memory, got {place}")
 
 
-def _float_kind(name: str, array: Array, half: bool, also: str = "") -> None:
-    dtype = str(array.dtype).removeprefix("torch.") if is_tensor(array) else array.dtype.name
+def _float_kind(name: str, dtype: str, half: bool, also: str = "") -> None:
     if dtype in ("float32", "float64") or (half and dtype in HALF_NAMES):
         return
     hint = "; 16-bit floats need backend='gpu', or cast them" if dtype in HALF_NAMES else ""
     raise TypeError(f"{name}: expected float32 or float64{also}, got {dtype}{hint}")
 
 
-def _matrix(name: str, array: Array, shape: str) -> None:
-    if array.ndim != 2:
-        raise ValueError(f"{name}: expected shape {shape}, got {tuple(array.shape)}")
+def _matrix(name: str, shape: Sequence[int], expected: str) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"{name}: expected shape {expected}, got {tuple(shape)}")
 
 
-def _non_empty(name: str, array: Array) -> None:
-    if 0 in array.shape:
-        raise ValueError(f"{name}: expected at least one row and one column, got shape {tuple(array.shape)}")
+def _non_empty(name: str, shape: Sequence[int]) -> None:
+    if 0 in shape:
+        raise ValueError(f"{name}: expected at least one row and one column, got shape {tuple(shape)}")

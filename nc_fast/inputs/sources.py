@@ -1,40 +1,197 @@
-"""Arrays that are read slice by slice: memory maps, and array-likes such as h5py's and Zarr's that only slice."""
+"""Samples with labels as users have them: in memory, in slices, in batches. Classified once, read as checked blocks.
+
+What does not fit in memory comes in blocks of ``block_rows`` samples, whatever the sizes of the batches it came in, so that
+the same samples in the same order give the same bits, also when the stream was interrupted and taken up again.
+"""
 
 from __future__ import annotations
 
 import mmap
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from nc_fast.inputs.arrays import is_tensor
+from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import array_namespace, is_tensor
+from nc_fast.inputs.labels import join_labels
+from nc_fast.types import Array
 
 BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
 BLOCK_ROWS = (256, 16_384)  # at least, so that a product is worth its call; at most, the chunk of the CPU backend
+
+
+class Source(Protocol):
+    """Samples to be read from the first to the last."""
+
+    @property
+    def size(self) -> int:
+        """How many samples, 0 where nobody knows."""
+
+    def blocks(self, done: int, rows: int) -> Iterator[Block]:
+        """Yield the samples after the first ``done``, ``rows`` at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Checked samples in memory.
+
+    Attributes
+    ----------
+    X : (n, D)
+    codes : (n,) int64, index into ``classes`` of each sample.
+    classes : (C,) sorted labels; some may have no sample here.
+    """
+
+    X: Array
+    codes: np.ndarray
+    classes: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """How many samples."""
+        return len(self.codes)
+
+    def blocks(self, done: int, rows: int) -> Iterator[Block]:
+        """Yield views of the samples after the first ``done``."""
+        for first in range(done, self.size, rows):
+            yield Block(self.X[first : first + rows], self.codes[first : first + rows], self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Samples of which slices are still to be read and checked: a memory map, or an array-like such as h5py's and Zarr's."""
+
+    X: Any
+    codes: np.ndarray
+    classes: np.ndarray
+
+    @property
+    def size(self) -> int:
+        """How many samples."""
+        return len(self.codes)
+
+    def blocks(self, done: int, rows: int) -> Iterator[Block]:
+        """Read one slice a block."""
+        for first in range(done, self.size, rows):
+            stop = min(first + rows, self.size)
+            X = read_rows(self.X, first, stop)
+            checks.finite("X", X, first_row=first)
+            yield Block(X, self.codes[first:stop], self.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Samples in (X, y) batches, each read once.
+
+    Attributes
+    ----------
+    batches : of (X, y).
+    checked : function that checks a batch's X and returns it in the library that computes.
+    may_be_empty : whether there may be no batch at all.
+    """
+
+    batches: Iterable[tuple[Array, Array]]
+    checked: Callable[[Any], Array]
+    may_be_empty: bool = False
+
+    size = 0
+
+    def blocks(self, done: int, rows: int) -> Iterator[Block]:
+        """Put batches together, or cut them; those within the first ``done`` samples are not looked at."""
+        buffer: _Buffer | None = None
+        for X, y in self._labelled(done):
+            if buffer and not buffer.takes(X):
+                yield buffer.block()
+                buffer = None
+            first = 0
+            while first < len(X):
+                if buffer is None and len(X) - first >= rows:
+                    stop = first + rows
+                    yield _block(X[first:stop], [y[first:stop]])
+                else:
+                    buffer = buffer or _Buffer(rows, X)
+                    stop = min(first + buffer.room, len(X))
+                    buffer.append(X[first:stop], y[first:stop])
+                    if not buffer.room:
+                        yield buffer.block()
+                        buffer = None
+                first = stop
+        if buffer:
+            yield buffer.block()
+
+    def _labelled(self, done: int) -> Iterator[tuple[Array, np.ndarray]]:
+        """Yield what of every batch comes after the first ``done`` samples, checked."""
+        number = -1
+        for number, pair in enumerate(self.batches):
+            try:
+                X, y = pair
+            except (TypeError, ValueError):
+                raise TypeError(f"X: expected batches (X, y), got {type(pair).__name__} as batch {number}") from None
+            try:
+                if done and len(X) <= done:
+                    done -= len(X)
+                    continue
+                X = self.checked(X)
+                y = checks.label_values("y", y, X.shape[0])
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"batch {number}: {error}") from None
+            yield X[done:], y[done:]
+            done = 0
+        if done:
+            raise ValueError(f"checkpoint: expected a stream with at least the samples it has, got {done} too few")
+        if number < 0 and not self.may_be_empty:
+            raise ValueError("X: expected at least one batch, got none")
+
+
+class _Buffer:
+    """Samples of small batches, copied together: a loader may use a batch's memory again."""
+
+    def __init__(self, rows: int, like_X: Array) -> None:
+        where = {"device": like_X.device} if is_tensor(like_X) else {}
+        self._X = array_namespace(like_X).empty((rows, like_X.shape[1]), dtype=like_X.dtype, **where)
+        self._y: list[np.ndarray] = []
+        self._filled = 0
+
+    @property
+    def room(self) -> int:
+        return len(self._X) - self._filled
+
+    def takes(self, X: Array) -> bool:
+        """Whether X can be appended as it is: same library, dtype and device."""
+        alike = is_tensor(X) == is_tensor(self._X) and X.dtype == self._X.dtype
+        return bool(alike and (not is_tensor(X) or X.device == self._X.device))
+
+    def append(self, X: Array, y: np.ndarray) -> None:
+        self._X[self._filled : self._filled + len(X)] = X
+        self._y.append(y.copy())
+        self._filled += len(X)
+
+    def block(self) -> Block:
+        return _block(self._X[: self._filled], self._y)
+
+
+def _block(X: Array, labels: list[np.ndarray]) -> Block:
+    classes, codes = checks.labels("y", join_labels(labels), len(X))
+    return Block(X, codes, classes)
+
+
+def labelled(X: Any, y: object, W: Array, *, half: bool) -> Block | Slices:
+    """Check samples, for the checked weights W, and their labels."""
+    if not _is_sliced(X):
+        X = checks.samples("X", X, W, half=half)
+        classes, codes = checks.labels("y", y, X.shape[0])
+        return Block(X, codes, classes)
+    checks.sample_form("X", tuple(X.shape), _dtype_of(X).name, W, half=half)
+    classes, codes = checks.labels("y", y, X.shape[0])
+    return Slices(X, codes, classes)
 
 
 def block_rows(n_features: int) -> int:
     """Return how many samples form a block: a function of D alone, so that a stream's bits depend on nothing else."""
     least, most = BLOCK_ROWS
     return min(most, max(least, BLOCK_BYTES // (4 * n_features)))
-
-
-def is_sliced(X: object) -> bool:
-    """Whether X is read slice by slice: a view of a memory map, or an array-like that is neither NumPy's nor torch's."""
-    if isinstance(X, np.ma.MaskedArray):  # also one around a memory map: to be refused, not to be read without its mask
-        return False
-    if isinstance(X, np.ndarray):
-        return _mapped(X) is not None
-    return not is_tensor(X) and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
-
-
-def dtype_of(X: Any) -> np.dtype[Any]:
-    """Return the NumPy dtype of an array-like's slices."""
-    try:
-        dtype: np.dtype[Any] = np.dtype(X.dtype)
-    except TypeError:  # a library with dtypes of its own
-        dtype = np.asarray(X[:1]).dtype
-    return dtype
 
 
 def read_rows(X: Any, first: int, stop: int) -> np.ndarray:
@@ -47,6 +204,24 @@ def read_rows(X: Any, first: int, stop: int) -> np.ndarray:
     if map_ is not None and hasattr(mmap, "MADV_DONTNEED"):
         _release(map_, X[first:stop])
     return block
+
+
+def _is_sliced(X: object) -> bool:
+    """Whether X is read slice by slice: a view of a memory map, or an array-like that is neither NumPy's nor torch's."""
+    if isinstance(X, np.ma.MaskedArray):  # also one around a memory map: to be refused, not to be read without its mask
+        return False
+    if isinstance(X, np.ndarray):
+        return _mapped(X) is not None
+    return not is_tensor(X) and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
+
+
+def _dtype_of(X: Any) -> np.dtype[Any]:
+    """Return the NumPy dtype of an array-like's slices."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(X.dtype)
+    except TypeError:  # a library with dtypes of its own
+        dtype = np.asarray(X[:1]).dtype
+    return dtype
 
 
 def _mapped(X: Any) -> mmap.mmap | None:

@@ -11,15 +11,16 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, partial, wraps
 from queue import Empty, SimpleQueue
 from threading import Lock, get_ident, gettrace
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
 
 @cache
@@ -43,21 +44,26 @@ class _SingleThreadedBlas:
         with self._lock:
             return max(self._found) if self._callers else _threads_set()
 
-    def __call__(self, function: Callable[[], Result]) -> Result:
-        """Return ``function()``, called while BLAS is held.
+    def __call__(self, function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        """Return the function as one that is called while BLAS is held.
 
         No context manager: Ctrl-C at the first instruction of an ``__exit__`` would leave BLAS held for good. It may also cut
         ``_leave`` short, so that it is called twice, the second time mostly for nothing.
         """
-        caller = object()
-        try:
-            self._enter(caller)
-            return function()
-        finally:
+
+        @wraps(function)
+        def held(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            caller = object()
             try:
-                self._leave(caller)
+                self._enter(caller)
+                return function(*args, **kwargs)
             finally:
-                self._leave(caller)
+                try:
+                    self._leave(caller)
+                finally:
+                    self._leave(caller)
+
+        return held
 
     def _enter(self, caller: object) -> None:
         with self._lock:

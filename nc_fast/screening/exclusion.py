@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nc_fast.runtime.threads import Stop, Stopped
-from nc_fast.types import RANK_TOLERANCE
+from nc_fast.tolerances import RANK_TOLERANCE
 
 BLOCK_COLUMNS = 2048
 SINGLE_FROM = 64  # dimensions: ratios do not come near 0, where float32 would round them away

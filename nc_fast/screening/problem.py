@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from nc_fast.backends.registry import Backend
-from nc_fast.criteria import Criterion
 from nc_fast.inputs.arrays import as_numpy, take_columns
+from nc_fast.inputs.sources import Block
 from nc_fast.runtime.progress import Report
 from nc_fast.screening.surrogates import (
     FACTORS,
@@ -25,9 +24,10 @@ from nc_fast.screening.surrogates import (
     rescaled,
     stratified_rows,
 )
-from nc_fast.stages.moments import Batch, MomentsStage
+from nc_fast.stages.campaign import SelectionRules
+from nc_fast.stages.moments import CandidatePool, class_moments
 from nc_fast.stages.selection import nonzero_columns
-from nc_fast.types import Array, ClassMoments, Picks
+from nc_fast.types import ClassMoments, Picks
 
 SEED = 6
 COLUMNS_AT_ONCE = 8192  # of exact moments: bounds the copy of the weights
@@ -35,16 +35,6 @@ ONE_PASS = "fp16"  # the GPU's cheapest precision: a third of the exact product
 NODE_FLOPS = 60  # of an activation at a quadrature node
 CLOSED_FORM_FLOPS = 300
 FIXED_FLOPS = 2e10  # the time of what screening does whatever the pool, a tenth of a second or two
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the picks are chosen by: arguments of :func:`nc_fast.campaign`."""
-
-    k: int
-    alpha: float
-    by_class: bool
-    criterion: Criterion | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +56,7 @@ class Problem:
     """
 
     shape: tuple[int, int]
-    rules: Rules
+    rules: SelectionRules
     weights: Callable[[np.ndarray], np.ndarray]
     live: np.ndarray
     exact: Callable[[np.ndarray], ClassMoments]
@@ -79,66 +69,63 @@ class Problem:
     second_name: str = "a subsample of the samples"
 
 
-def problem(stage: MomentsStage, batch: Batch, W: Array, backend: Backend, rules: Rules, report: Report | None) -> Problem:
+def problem(pool: CandidatePool, block: Block, rules: SelectionRules, report: Report | None) -> Problem:
     """Bind a checked campaign to its backend.
 
     On a GPU the surrogate is the backend itself in its cheapest precision; elsewhere it is the Gaussian mixture, and a
     subsample of the samples the alternative.
     """
-    X, codes, classes, arguments = batch.X, batch.codes, batch.classes, stage.arguments
-    D, M = W.shape
+    backend, codes, classes = pool.backend, block.codes, block.classes
+    D, M = pool.n_features, pool.size
     N, C = len(codes), len(classes)
-    place = backend.place
-    samples, count = backend.samples(X), np.bincount(codes, minlength=C)
+    put, on_gpu = backend.put, backend.on_gpu
+    samples, count = backend.samples(block.X), np.bincount(codes, minlength=C)
     rng = np.random.default_rng(SEED)
     done = 0
 
-    def moments(columns: np.ndarray | None, rows: np.ndarray | None = None, **more: Any) -> ClassMoments:
-        X_part, codes_part = (samples, codes) if rows is None else (samples[rows], codes[rows])
-        pool = W if columns is None else take_columns(W, columns)
-        bias = arguments["bias"] if columns is None else arguments["bias"][columns]
-        given = {**arguments, "bias": bias, **more}
-        found = backend.class_moments(place(W, pool), X_part, place(W, codes_part), classes, **given)
-        return ClassMoments(classes, as_numpy(found.count), as_numpy(found.mean), as_numpy(found.m2))
+    def moments(some: CandidatePool, rows: np.ndarray | None = None) -> ClassMoments:
+        part = Block(samples, codes, classes) if rows is None else Block(samples[rows], codes[rows], classes)
+        found = class_moments(some, part, None)
+        return ClassMoments(classes, *(as_numpy(array) for array in (found.count, found.mean, found.m2)))
 
     def exact(columns: np.ndarray) -> ClassMoments:
         nonlocal done
         parts = []
         for first in range(0, len(columns), COLUMNS_AT_ONCE):
             part = columns[first : first + COLUMNS_AT_ONCE]
-            parts.append(moments(part))
+            parts.append(moments(pool.take(part)))
             done += len(part)
             if report:
                 report(done, 0)
         return ClassMoments(classes, count, *(np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("mean", "m2")))
 
     def mixture() -> ClassMoments:
-        weights, bias = as_numpy(W), as_numpy(arguments["bias"])
+        weights = as_numpy(pool.W)
         dtype = np.result_type(weights, samples) if samples.dtype.kind == "f" else weights.dtype
-        return fit_mixture(samples, codes, classes, dtype, rng).moments(weights, bias, arguments["activation"])
+        return fit_mixture(samples, codes, classes, dtype, rng).moments(weights, pool.bias, pool.activation)
 
     def subsample(columns: np.ndarray) -> ClassMoments:
         whole = len(columns) == M
-        return rescaled(moments(None if whole else columns, rows), count)
+        return rescaled(moments(pool if whole else pool.take(columns), rows), count)
 
-    def pick(W_part: np.ndarray, score: np.ndarray, pool: np.ndarray, quota: np.ndarray) -> Picks:
-        found = backend.select(place(W, W_part), place(W, score), place(W, pool), place(W, quota))
+    def pick(W: np.ndarray, score: np.ndarray, competing: np.ndarray, quota: np.ndarray) -> Picks:
+        found = backend.select(put(W), put(score), put(competing), put(quota))
         return Picks(as_numpy(found.indices), as_numpy(found.gains), found.restarts)
 
-    rows = None if backend.takes_tensors else stratified_rows(codes, C, SUBSAMPLE_ROWS, rng)
+    rows = None if on_gpu else stratified_rows(codes, C, SUBSAMPLE_ROWS, rng)
     small = rows is None or 4 * len(rows) > N
     return Problem(
         shape=(D, M),
         rules=rules,
-        weights=lambda columns: as_numpy(take_columns(W, columns)),
-        live=nonzero_columns(W),
+        weights=lambda columns: as_numpy(take_columns(pool.W, columns)),
+        live=nonzero_columns(pool.W),
         exact=exact,
-        surrogate=(lambda: moments(None, precision=ONE_PASS)) if backend.takes_tensors else mixture,
+        surrogate=(lambda: moments(replace(pool, precision=ONE_PASS))) if on_gpu else mixture,
         second=None if small else subsample,
         pick=pick,
-        overhead=M / 3 if backend.takes_tensors else _mixture_cost(N, D, M, count, arguments["activation"]),
+        overhead=M / 3 if on_gpu else _mixture_cost(N, D, M, count, pool.activation),
         second_cost=M * (0 if rows is None else len(rows)) / N,
-        surrogate_name=f"the whole data in {ONE_PASS}" if backend.takes_tensors else "a Gaussian mixture per class",
+        surrogate_name=f"the whole data in {ONE_PASS}" if on_gpu else "a Gaussian mixture per class",
     )
 
 

@@ -65,6 +65,7 @@ class GaussianMixture:
     classes: np.ndarray
     count: np.ndarray
 
+    @single_threaded_blas
     def moments(self, W: np.ndarray, bias: np.ndarray, activation: Activation) -> ClassMoments:
         """Return the surrogate moments of the columns of W."""
         M = W.shape[1]
@@ -80,11 +81,8 @@ class GaussianMixture:
                 mean[:, where], variance = self._block(W[:, where], bias[where], activation, space)
                 np.multiply(variance, self.count[:, None], out=m2[:, where])
 
-        def fill() -> None:
-            for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), thread_count()):
-                pass
-
-        single_threaded_blas(fill)
+        for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), thread_count()):
+            pass
         return ClassMoments(self.classes, self.count, mean, m2)
 
     def _block(self, W: np.ndarray, bias: np.ndarray, activation: Activation, space: _Space) -> tuple[np.ndarray, np.ndarray]:
@@ -165,6 +163,7 @@ def _normal_cdf(t: np.ndarray, pdf: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(t > 0, 1 - tail, tail))
 
 
+@single_threaded_blas
 def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng: np.random.Generator) -> GaussianMixture:
     """Fit the mixture: principal subspace of a subsample, components by halving each class along its leading direction.
 
@@ -175,10 +174,6 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
     classes : (C,) labels.
     dtype : of the weights that will be asked about.
     """
-    return single_threaded_blas(lambda: _fit(X, codes, classes, dtype, rng))
-
-
-def _fit(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng: np.random.Generator) -> GaussianMixture:
     count = np.bincount(codes, minlength=len(classes))
     rows = stratified_rows(codes, len(classes), FIT_ROWS, rng)
     centre, basis = _principal(X[np.sort(rng.choice(rows, min(PCA_ROWS, len(rows)), replace=False))].astype(dtype), rng)

@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast.files import moments as moments_file
+from nc_fast.files.moments import load_moments, moments_path, save_moments
 from nc_fast.inputs.arrays import as_numpy
+from nc_fast.inputs.checks import path as checked_path
 from nc_fast.types import ClassMoments
 
 EVERY_SECONDS = 30.0
 LARGEST_SHARE = 0.05  # of the time may go into saving: large moments are saved less often
+
+
+def checkpoint_path(value: object) -> Path | None:
+    """Check where the user wants a checkpoint, before anything is computed."""
+    if value is None:
+        return None
+    path = moments_path(checked_path("checkpoint", value))
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"checkpoint: expected a file in a folder that exists, got {path}")
+    return path
 
 
 class Checkpoint:
@@ -23,23 +34,21 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : .npz or .safetensors
+    path : as :func:`checkpoint_path` returns it
     made_with : what the moments depend on; a file made with anything else is refused.
     """
 
-    def __init__(self, path: Any, made_with: Mapping[str, Any]) -> None:
-        self._path = Path(path)
+    def __init__(self, path: Path, made_with: Mapping[str, Any]) -> None:
+        self._path = path
         self._made_with = dict(made_with)
         self._saved_at = monotonic()
         self._save_seconds = 0.0
-        if not self._path.resolve().parent.is_dir():
-            raise ValueError(f"checkpoint: expected a file in a folder that exists, got {self._path}")
 
     def found(self) -> tuple[ClassMoments | None, int]:
         """Return the moments saved and how many samples they are of; (None, 0) when there is no file."""
         if not self._path.exists():
             return None, 0
-        arrays, notes = moments_file.load(self._path)
+        arrays, notes = load_moments(self._path)
         theirs, samples = notes.get("made_with"), notes.get("samples")
         if not isinstance(theirs, dict) or not isinstance(samples, int) or samples != arrays["count"].sum():
             raise ValueError(f"checkpoint: expected {self._path} written by a checkpoint, got moments without their place in a stream")
@@ -60,7 +69,7 @@ class Checkpoint:
         started = monotonic()
         arrays = {"count": moments.count, "mean": moments.mean, "m2": moments.m2}
         arrays = {"classes": moments.classes, **{name: as_numpy(array) for name, array in arrays.items()}}
-        moments_file.save(self._path, arrays, {"made_with": self._made_with, "samples": moments.n_samples})
+        save_moments(self._path, arrays, {"made_with": self._made_with, "samples": moments.n_samples})
         self._saved_at = monotonic()
         self._save_seconds = self._saved_at - started
 

@@ -1,23 +1,18 @@
-"""The moments stage bound to a pool: every argument checked once, then run on an array, on slices, or on a stream of batches.
-
-What does not fit in memory is cut into blocks of ``block_rows`` samples, whatever the sizes of the batches it came in, so
-that the same samples in the same order give the same bits, also when the stream was interrupted and taken up again.
-"""
+"""The moments stage: a pool of candidates, checked once, on samples from any source, with or without a checkpoint."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nc_fast.backends import registry
+from nc_fast.backends.registry import Backend, resolve
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace, is_tensor, like
-from nc_fast.inputs.labels import join_labels
-from nc_fast.inputs.sources import block_rows, is_sliced, read_rows
+from nc_fast.inputs.arrays import is_tensor, like, take_columns
+from nc_fast.inputs.sources import Batches, Block, Slices, Source, block_rows, labelled
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.checkpoint import Checkpoint, fingerprint
 from nc_fast.types import Array, ClassMoments
@@ -26,200 +21,127 @@ PRECISIONS = ("auto", "fp16", "tf32", "ieee")
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Checked samples; classes may include some that have no sample here."""
+class CandidatePool:
+    """Checked candidate neurons and the backend that computes with them.
 
-    X: Array  # (N, D), or an array-like of which slices are still to be read and checked
-    codes: np.ndarray  # (N,) int64, index into classes
-    classes: np.ndarray  # (C,)
+    Attributes
+    ----------
+    W : (D, M), columns are neurons, as the user gave them.
+    bias : (M,) float64, NumPy.
+    activation : name in the table, or a callable on an (n, m) block.
+    named : the activation, in words.
+    precision : of the matrix product on a GPU.
+    backend : where to compute.
+    """
 
+    W: Array
+    bias: np.ndarray
+    activation: str | Callable[[Any], Any]
+    named: str
+    precision: str
+    backend: Backend
 
-class MomentsStage:
-    """The moments stage of one pool of candidates."""
+    @staticmethod
+    def checked(
+        name: str, W: Array, bias: object, activation: object, backend: object, precision: object, *, may_be_empty: bool = False
+    ) -> CandidatePool:
+        """Check what a user passes as candidates; ``name`` is that of the argument W."""
+        W, chosen = weights(name, W, backend, may_be_empty=may_be_empty)
+        b = checks.biases(bias, W)
+        act = checks.activation(activation)
+        precision = checks.choice("precision", precision, PRECISIONS if chosen.on_gpu else ("auto",))
+        named = act if isinstance(act, str) else getattr(act, "__qualname__", type(act).__name__)
+        if not (isinstance(act, str) or chosen.on_gpu):
+            act = checks.elementwise(act, tensors=is_tensor(W))
+        return CandidatePool(W, b, act, named, precision, chosen)
 
-    def __init__(
-        self, backend: registry.Backend, W: Array, bias: Array | float, activation: str | Callable[[Any], Any], precision: str
-    ) -> None:
-        self.bias = checks.biases(bias, W)
-        activation = checks.activation(activation)
-        checks.choice("precision", precision, PRECISIONS if backend.takes_tensors else ("auto",))
-        name = activation if isinstance(activation, str) else getattr(activation, "__qualname__", type(activation).__name__)
-        self._described = {"activation": name, "backend": backend.name, "precision": precision}
-        if callable(activation) and not backend.takes_tensors:
-            activation = checks.elementwise(activation, tensors=is_tensor(W))
-        self._W = W
-        self._backend = backend
-        self._arguments = {"bias": backend.place(W, self.bias), "activation": activation, "precision": precision}
-        self._block_rows = block_rows(W.shape[0])
+    @property
+    def size(self) -> int:
+        """M."""
+        return int(self.W.shape[1])
 
     @property
     def n_features(self) -> int:
         """D."""
-        return int(self._W.shape[0])
+        return int(self.W.shape[0])
 
     @property
     def described(self) -> dict[str, str]:
-        """What has to be the same where moments are to be merged: activation, backend, precision."""
-        return dict(self._described)
+        """What has to be the same where moments are to be merged, besides W and bias."""
+        return {"activation": self.named, "backend": self.backend.name, "precision": self.precision}
 
-    @property
-    def pool(self) -> str:
-        """Shape and dtype of the pool, in words."""
-        return f"{tuple(self._W.shape)} {str(self._W.dtype).removeprefix('torch.')}"
+    def take(self, columns: np.ndarray) -> CandidatePool:
+        """Return some of the candidates."""
+        return replace(self, W=take_columns(self.W, columns), bias=self.bias[columns])
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the backend's function gets beside pool, samples and labels: bias, activation, precision."""
-        return dict(self._arguments)
+    def labelled(self, X: Array, y: Array, *, may_be_empty: bool = False) -> Block | Slices:
+        """Check samples and labels."""
+        shape = getattr(X, "shape", None)
+        if may_be_empty and shape is not None and len(shape) == 2 and shape[0] == 0:
+            if len(y) or shape[1] != self.n_features:
+                expected = f"expected shapes (0, {self.n_features}) and (0,) of an empty shard"
+                raise ValueError(f"X, y: {expected}, got {tuple(shape)} and {len(y)} labels")
+            return Block(X, np.zeros(0, np.int64), np.zeros(0))
+        return labelled(X, y, self.W, half=self.backend.on_gpu)
 
-    def fingerprint(self) -> str:
-        """Return a digest of the pool and its biases."""
-        return fingerprint(self._W)[:16] + fingerprint(self.bias)[:16]
+    def batches(self, batches: Any, *, may_be_empty: bool = False) -> Batches:
+        """Return a stream of batches as a source; they are checked one by one."""
+        if hasattr(batches, "shape") or not hasattr(batches, "__iter__"):
+            got = f"got None with X as {type(batches).__name__}"
+            raise TypeError(f"y: expected (N,) labels, or X as an iterable of (X, y) batches, {got}")
 
-    def check(self, X: Array, y: Array) -> Batch:
-        """Check samples and labels; slices of a sliced X are checked for NaN when they are read."""
-        check = checks.sliced_samples if is_sliced(X) else checks.samples
-        X = check("X", X, self._W, half=self._backend.takes_tensors)
-        classes, codes = checks.labels("y", y, X.shape[0])
-        return Batch(X, codes, classes)
+        def checked(X: Any) -> Array:
+            return self.backend.samples(checks.samples("X", X, self.W, half=self.backend.on_gpu))
 
-    def run(self, batch: Batch, report: Report | None, checkpoint: str | os.PathLike[str] | None = None) -> ClassMoments:
-        """Return the moments of one array, read slice by slice if it is a sliced one or a checkpoint is kept."""
-        if checkpoint is None and not is_sliced(batch.X):
-            return self._run(batch, report)
-        n_samples = len(batch.codes)
-        kept = None if checkpoint is None else self._checkpoint(checkpoint, samples=n_samples)
-        total = self._merge(lambda done: self._slices(batch, done), kept, report, n_samples)
-        return self.none(batch.classes) if total is None else total
+        return Batches(batches, checked, may_be_empty)
 
-    def run_batches(
-        self,
-        batches: Iterable[tuple[Array, Array]],
-        report: Report | None,
-        checkpoint: str | os.PathLike[str] | None = None,
-        *,
-        may_be_empty: bool = False,
-    ) -> ClassMoments:
-        """Return the moments of a stream of (X, y) batches; with a checkpoint, samples it has are read but not looked at."""
-        kept = None if checkpoint is None else self._checkpoint(checkpoint)
-        total = self._merge(lambda done: self._blocks(batches, done), kept, report, 0)
-        if total is None and not may_be_empty:
-            raise ValueError("X: expected at least one batch, got none")
-        return self.none(np.zeros(0)) if total is None else total
-
-    def none(self, classes: np.ndarray) -> ClassMoments:
+    def no_moments(self) -> ClassMoments:
         """Return the moments of no samples."""
-        shape = (len(classes), self._W.shape[1])
-        empty = (np.zeros(shape[0], np.int64), np.zeros(shape), np.zeros(shape))
-        return ClassMoments(classes, *(like(self._W, array) for array in empty))
-
-    def _run(self, batch: Batch, report: Report | None) -> ClassMoments:
-        W, place = self._W, self._backend.place
-        X, codes = self._backend.samples(batch.X), place(W, batch.codes)
-        found = self._backend.class_moments(place(W, W), X, codes, batch.classes, report=report, **self._arguments)
-        return ClassMoments(found.classes, *(like(W, array) for array in (found.count, found.mean, found.m2)))
-
-    def _merge(
-        self, blocks: Callable[[int], Iterator[Batch]], checkpoint: Checkpoint | None, report: Report | None, n_samples: int
-    ) -> ClassMoments | None:
-        total, done = checkpoint.found() if checkpoint else (None, 0)
-        if total is not None:
-            total = ClassMoments(total.classes, *(like(self._W, array) for array in (total.count, total.mean, total.m2)))
-        for block in blocks(done):
-            moments = self._run(block, None)
-            total = moments if total is None else total + moments
-            if checkpoint:
-                checkpoint.offer(total)
-            if report:
-                report(total.n_samples, n_samples)
-        if checkpoint and total is not None:
-            checkpoint.save(total)
-        return total
-
-    def _checkpoint(self, path: str | os.PathLike[str], **more: int) -> Checkpoint:
-        made_with = {"W": fingerprint(self._W), "bias": fingerprint(self.bias), "block": self._block_rows, **self._described, **more}
-        return Checkpoint(path, made_with)
-
-    def _slices(self, batch: Batch, done: int) -> Iterator[Batch]:
-        for first in range(done, len(batch.codes), self._block_rows):
-            stop = min(first + self._block_rows, len(batch.codes))
-            if is_sliced(batch.X):
-                X = read_rows(batch.X, first, stop)
-                checks.finite("X", X, first_row=first)
-            else:
-                X = batch.X[first:stop]
-            yield Batch(X, batch.codes[first:stop], batch.classes)
-
-    def _blocks(self, batches: Iterable[tuple[Array, Array]], done: int) -> Iterator[Batch]:
-        block: _Block | None = None
-        for X, y in self._checked(batches, done):
-            if block and not block.takes(X):
-                yield block.batch()
-                block = None
-            first = 0
-            while first < len(X):
-                if block is None and len(X) - first >= self._block_rows:
-                    stop = first + self._block_rows
-                    yield _batch(X[first:stop], [y[first:stop]])
-                else:
-                    block = block or _Block(self._block_rows, X)
-                    stop = min(first + block.room, len(X))
-                    block.append(X[first:stop], y[first:stop])
-                    if not block.room:
-                        yield block.batch()
-                        block = None
-                first = stop
-        if block:
-            yield block.batch()
-
-    def _checked(self, batches: Iterable[tuple[Array, Array]], done: int) -> Iterator[tuple[Array, np.ndarray]]:
-        """Yield every batch after the first ``done`` samples, checked, in the library the backend computes in."""
-        for number, pair in enumerate(batches):
-            try:
-                X, y = pair
-            except (TypeError, ValueError):
-                raise TypeError(f"X: expected batches (X, y), got {type(pair).__name__} as batch {number}") from None
-            try:
-                if done and len(X) <= done:
-                    done -= len(X)
-                    continue
-                X = checks.samples("X", X, self._W, half=self._backend.takes_tensors)
-                y = checks.label_values("y", y, X.shape[0])
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"batch {number}: {error}") from None
-            yield self._backend.samples(X)[done:], y[done:]
-            done = 0
-        if done:
-            raise ValueError(f"checkpoint: expected a stream with at least the samples it has, got {done} too few")
+        empty = (np.zeros(0, np.int64), *np.zeros((2, 0, self.size)))
+        return ClassMoments(np.zeros(0), *(like(self.W, array) for array in empty))
 
 
-class _Block:
-    """Samples of small batches, copied together: a loader may use a batch's memory again."""
-
-    def __init__(self, rows: int, like_X: Array) -> None:
-        where = {"device": like_X.device} if is_tensor(like_X) else {}
-        self._X = array_namespace(like_X).empty((rows, like_X.shape[1]), dtype=like_X.dtype, **where)
-        self._y: list[np.ndarray] = []
-        self._filled = 0
-
-    @property
-    def room(self) -> int:
-        return len(self._X) - self._filled
-
-    def takes(self, X: Array) -> bool:
-        """Whether X can be appended as it is: same library, dtype and device."""
-        alike = is_tensor(X) == is_tensor(self._X) and X.dtype == self._X.dtype
-        return bool(alike and (not is_tensor(X) or X.device == self._X.device))
-
-    def append(self, X: Array, y: np.ndarray) -> None:
-        self._X[self._filled : self._filled + len(X)] = X
-        self._y.append(y.copy())
-        self._filled += len(X)
-
-    def batch(self) -> Batch:
-        return _batch(self._X[: self._filled], self._y)
+def weights(name: str, W: Array, backend: object, *, may_be_empty: bool = False) -> tuple[Array, Backend]:
+    """Check candidates; return them and the backend for them."""
+    chosen = resolve(backend, W)
+    if may_be_empty and getattr(W, "ndim", 0) == 2 and W.shape[1] == 0 and W.shape[0] > 0:
+        return W, chosen
+    return checks.weights(name, W, half=chosen.on_gpu), chosen
 
 
-def _batch(X: Array, labels: list[np.ndarray]) -> Batch:
-    classes, codes = checks.labels("y", join_labels(labels), len(X))
-    return Batch(X, codes, classes)
+def class_moments(pool: CandidatePool, source: Source, report: Report | None, checkpoint: Path | None = None) -> ClassMoments:
+    """Return the moments of the pool on all samples of the source, in the library and on the device of W.
+
+    With a checkpoint, samples that it has are not computed again.
+    """
+    whole = isinstance(source, Block) and checkpoint is None
+    rows = max(source.size, 1) if whole else block_rows(pool.n_features)
+    saved = None if checkpoint is None else _checkpoint(checkpoint, pool, source)
+    total, done = saved.found() if saved else (None, 0)
+    if total is not None:
+        total = _like(pool.W, total)
+    compute, put = pool.backend.class_moments, pool.backend.put
+    W = put(pool.W)
+    arguments = {"bias": put(pool.bias), "activation": pool.activation, "precision": pool.precision}
+    for block in source.blocks(done, rows):
+        X = pool.backend.samples(block.X)
+        found = compute(W, X, put(block.codes), block.classes, report=report if whole else None, **arguments)
+        found = _like(pool.W, found)
+        total = found if total is None else total + found
+        if saved:
+            saved.offer(total)
+        if report and not whole:
+            report(total.n_samples, source.size)
+    if saved and total is not None:
+        saved.save(total)
+    return pool.no_moments() if total is None else total
+
+
+def _checkpoint(path: Path, pool: CandidatePool, source: Source) -> Checkpoint:
+    samples = {"samples": source.size} if source.size else {}
+    made_with = {"W": fingerprint(pool.W), "bias": fingerprint(pool.bias), "block": block_rows(pool.n_features)}
+    return Checkpoint(path, {**made_with, **pool.described, **samples})
+
+
+def _like(W: Array, moments: ClassMoments) -> ClassMoments:
+    return ClassMoments(moments.classes, *(like(W, array) for array in (moments.count, moments.mean, moments.m2)))

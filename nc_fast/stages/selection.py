@@ -1,8 +1,7 @@
-"""The selection stage bound to scores: quotas for the live candidates, the greedy loop, dead candidates to fill up."""
+"""The selection stage: quotas for the live candidates, the greedy loop, dead candidates to fill up."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from nc_fast.backends.registry import Backend
 from nc_fast.inputs.arrays import as_numpy, like
 from nc_fast.quota import share_quota
+from nc_fast.runtime.caller import warn_caller
 from nc_fast.runtime.progress import Report
 from nc_fast.types import Array, Picks, Scores, Selection
 
@@ -27,9 +27,7 @@ def select(
     greedy: Greedy | None = None,
 ) -> Selection:
     """Pick k candidates; ``greedy`` replaces the backend's loop."""
-    live = as_numpy(scores.live) & nonzero_columns(W)
-    group = as_numpy(scores.group)
-    pool = np.where(live, group if by_class else 0, -1)
+    live, pool = eligible(W, scores, by_class)
     quota = scores.quota
     if quota is None:
         quota = share_quota(np.bincount(pool[live], minlength=len(scores.classes)), min(k, int(live.sum())))
@@ -37,29 +35,34 @@ def select(
         raise ValueError(
             f"k, by_class: expected what the scores were screened for, {quota.sum()} picks in {len(quota)} groups, got {k}, {by_class}"
         )
-    place = backend.place
-    picks = (greedy or backend.select)(place(W, W), place(W, scores.score), place(W, pool), place(W, quota), report=report)
+    put = backend.put
+    picks = (greedy or backend.select)(put(W), put(scores.score), put(pool), put(quota), report=report)
     indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)
     if len(indices) < k:
-        filled = np.flatnonzero(~live)[: k - len(indices)]
-        warn_of_dead(k, len(indices), stacklevel=4)
+        filled = fill_up_with_dead(live, k, len(indices))
         indices, gains = np.append(indices, filled), np.append(gains, np.zeros(len(filled)))
     return Selection(
         indices=like(W, indices),
         scores=like(W, as_numpy(scores.score)[indices]),
         gains=like(W, gains),
-        groups=labels_like(W, scores.classes[group[indices]]),
+        groups=labels_like(W, scores.classes[as_numpy(scores.group)[indices]]),
         restarts=picks.restarts,
     )
 
 
-def warn_of_dead(k: int, n_live: int, stacklevel: int) -> None:
-    """Say that dead candidates fill up."""
-    warnings.warn(
+def eligible(W: Array, scores: Scores, by_class: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return which candidates are live (M,), and the pool each competes in (M,), -1 for the dead."""
+    live = as_numpy(scores.live) & nonzero_columns(W)
+    return live, np.where(live, as_numpy(scores.group) if by_class else 0, -1)
+
+
+def fill_up_with_dead(live: np.ndarray, k: int, n_live: int) -> np.ndarray:
+    """Return the lowest dead candidates that k takes beyond the live ones, and say so."""
+    warn_caller(
         f"k = {k} exceeds the {n_live} live candidates; {k - n_live} dead ones (zero weights, or the same activation on "
-        "every sample) fill up, lowest index first",
-        stacklevel=stacklevel,
+        "every sample) fill up, lowest index first"
     )
+    return np.flatnonzero(~live)[: k - n_live]
 
 
 def labels_like(W: Array, labels: np.ndarray) -> Any:

@@ -11,10 +11,11 @@ import pytest
 
 pytest.importorskip("torch")
 
+from distributed_model import Machine, Problem, expected_bytes, expected_seconds
 from rank_workers import TIMEOUT, Workers
 
 import nc_fast
-from nc_fast.distributed import Machine, Problem, count_traffic, expected_bytes, expected_seconds
+from nc_fast.distributed import count_traffic
 from nc_fast.testing import CASES, Case
 
 SHARDS = ("samples", "candidates")
@@ -414,14 +415,14 @@ def test_an_interrupted_campaign_goes_on(workers, tmp_path):
 def sabotaged(rank, group, what, *arguments):
     from unittest import mock
 
-    from nc_fast.distributed import _greedy, _merge
+    from nc_fast.distributed import greedy, merge
 
     if what == "bounds":
-        wrong = mock.patch.object(_greedy, "SHORTLIST_FACTOR", 0.0), mock.patch.object(_greedy, "LEAST_SHORTLIST", 1)
-        blind = mock.patch.object(_greedy, "_pick_what_is_decided", lambda pool: _all_from_shortlist(_greedy, pool))
+        wrong = mock.patch.object(greedy, "SHORTLIST_FACTOR", 0.0), mock.patch.object(greedy, "LEAST_SHORTLIST", 1)
+        blind = mock.patch.object(greedy, "_pick_what_is_decided", lambda pool: _all_from_shortlist(greedy, pool))
         with wrong[0], wrong[1], blind:
             return campaign(rank, group, *arguments)
-    with mock.patch.object(_merge, "chan_merge", lambda a, b: (a[0] + b[0], (a[1] + b[1]) / 2, a[2] + b[2])):
+    with mock.patch.object(merge, "chan_merge", lambda a, b: (a[0] + b[0], (a[1] + b[1]) / 2, a[2] + b[2])):
         return campaign(rank, group, *arguments)
 
 

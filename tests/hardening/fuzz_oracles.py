@@ -14,7 +14,8 @@ from test_moments import DEFINITIONS
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.quota import share_quota
 from nc_fast.testing import CLEAR_GAP, GAIN_TOLERANCE, SURE_TIE
-from nc_fast.types import RANK_TOLERANCE, ClassMoments, Scores
+from nc_fast.tolerances import RANK_TOLERANCE
+from nc_fast.types import ClassMoments, Scores
 
 LIPSCHITZ = 1.2  # of every activation in the table
 GPU_DIGITS = 2.0**-20  # two float16 hold 22 bits of an operand

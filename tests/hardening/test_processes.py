@@ -58,7 +58,7 @@ def test_a_fork_amid_another_threads_call_has_its_blas_threads_back():
     inside, leave = threading.Event(), threading.Event()
 
     def hold():
-        single_threaded_blas(lambda: inside.set() or leave.wait(60))
+        single_threaded_blas(lambda: inside.set() or leave.wait(60))()
 
     with threadpool_limits(2, user_api="blas"):
         other = threading.Thread(target=hold)
@@ -83,7 +83,7 @@ def test_a_fork_inside_a_call_leaves_the_child_inside_it():
         def fork():
             return reliability.in_child(lambda: str(min(reliability.blas_threads())))
 
-        assert single_threaded_blas(fork) == "1"
+        assert single_threaded_blas(fork)() == "1"
         assert reliability.blas_threads() == before
 
 

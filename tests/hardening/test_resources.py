@@ -79,7 +79,7 @@ def test_ctrl_c_while_blas_is_set_or_restored(monkeypatch):
 
         monkeypatch.setattr(library_type, "set_num_threads", interrupt)
         try:
-            threads.single_threaded_blas(lambda: None)
+            threads.single_threaded_blas(lambda: None)()
         except KeyboardInterrupt:
             interrupted += 1
         monkeypatch.undo()

@@ -75,7 +75,7 @@ def test_blas_is_restored_by_the_last_call_out_whichever_thread_came_first():
     inside, leave = [threading.Event() for _ in range(2)], [threading.Event() for _ in range(3)]
 
     def call(i):
-        threads.single_threaded_blas(lambda: inside[i].set() or leave[i].wait(60))
+        threads.single_threaded_blas(lambda: inside[i].set() or leave[i].wait(60))()
         left[i].set()
         leave[2].wait(60)
 

@@ -9,7 +9,8 @@ import nc_fast
 from nc_fast.backends.reference.select import Span, unit_columns
 from nc_fast.backends.registry import BACKENDS
 from nc_fast.testing import CASES, assert_picks_follow_rules
-from nc_fast.types import RANK_TOLERANCE, Picks, Scores
+from nc_fast.tolerances import RANK_TOLERANCE
+from nc_fast.types import Picks, Scores
 
 
 def scores_like(kind, rng, n):

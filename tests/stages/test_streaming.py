@@ -357,7 +357,8 @@ def test_saved_moments_come_back(labels, suffix, tmp_path, rng):
 
 
 def test_other_programs_read_the_safetensors(tmp_path, rng):
-    numpy_files = pytest.importorskip("safetensors.numpy")
+    import safetensors.numpy as numpy_files
+
     moments = nc_fast.class_moments(rng.normal(size=(2, 5)), rng.normal(size=(3, 2)), [0, 1, 0])
     moments.save(tmp_path / "moments.safetensors")
     np.testing.assert_array_equal(numpy_files.load_file(tmp_path / "moments.safetensors")["mean"], moments.mean)
@@ -457,7 +458,7 @@ def test_a_tensor_entry_is_quoted_in_one_line(saved):
     path = saved[".safetensors"]
     table = json.dumps({"__metadata__": {}, **dict.fromkeys(moments_file.NAMES, "one\ntwo")}).encode()
     path.write_bytes(struct.pack("<Q", len(table)) + table)
-    with pytest.raises(ValueError, match=r"expected classes declared with .*, got 'one\\ntwo'"):
+    with pytest.raises(ValueError, match=r'expected a \.safetensors file, got damaged data: .* string "one\\ntwo"[^\n]*$'):
         nc_fast.ClassMoments.load(path)
 
 
@@ -480,7 +481,7 @@ def test_safetensors_whose_declarations_do_not_fit(saved, entry):
     table["mean"].update(entry)
     text = json.dumps(table).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])
-    with pytest.raises(ValueError, match="expected mean declared with dtype, shape and offsets that fit"):
+    with pytest.raises(ValueError, match=r"expected a \.safetensors file, got damaged data: .*|expected mean \(C, M\) .* float64, got"):
         nc_fast.ClassMoments.load(path)
 
 

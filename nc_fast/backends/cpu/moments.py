@@ -6,47 +6,23 @@ bits do not depend on the number of threads. Plain threads rather than Numba's: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.cpu import kernels
+from nc_fast.backends.cpu.tiles import Tile, converted, tiles
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 from nc_fast.types import ClassMoments, chan_merge
 
-TILE_ROWS = 1024  # with BLOCK_COLUMNS: among the fastest of the shapes swept (docs/performance.md), at 4 MiB of float32
 BLOCK_COLUMNS = 1024
-ROWS_PER_CLASS = 256  # rows are sorted by class within chunks this long per class: long runs, yet local reads of X
-MIN_CHUNK_ROWS = 16 * TILE_ROWS
-
-# A tile with fewer of its features in use is multiplied without the others, which add exactly 0 to every product.
-# Of MNIST's 784 features a tile sorted by class uses 68 %: borders, and pixels that a class never inks.
-DENSE_FROM = 0.95
 
 Activation = str | Callable[[Any], Any]
 
 
-@dataclass(frozen=True)
-class _Tile:
-    rows: np.ndarray  # (n,) int64, rows of X, sorted by class
-    runs: np.ndarray  # (S,) int64, the classes present, ascending
-    starts: np.ndarray  # (S + 1,) int64, where each class's run starts
-    last: bool  # of its chunk
-
-
-def _tiles(codes: np.ndarray, n_classes: int) -> Iterator[_Tile]:
-    chunk_rows = max(MIN_CHUNK_ROWS, ROWS_PER_CLASS * n_classes)
-    for chunk in range(0, len(codes), chunk_rows):
-        order = chunk + np.argsort(codes[chunk : chunk + chunk_rows], kind="stable")
-        for first in range(0, len(order), TILE_ROWS):
-            rows = order[first : first + TILE_ROWS]
-            runs, starts = np.unique(codes[rows], return_index=True)
-            yield _Tile(rows, runs, np.append(starts, len(rows)), first + TILE_ROWS >= len(order))
-
-
+@single_threaded_blas
 def class_moments(
     W: np.ndarray,
     X: np.ndarray,
@@ -82,11 +58,8 @@ def class_moments(
     def nothing() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return np.zeros(shape[0], np.int64), np.zeros(shape), np.zeros(shape)
 
-    def moments_of(tile: _Tile, stop: Stop) -> tuple[_Tile, np.ndarray, np.ndarray]:
-        x = X[tile.rows]
-        used = np.flatnonzero(x.any(axis=0))
-        sparse = len(used) < DENSE_FROM * x.shape[1]
-        x = np.ascontiguousarray(x.take(used, axis=1) if sparse else x, dtype)
+    def moments_of(tile: Tile, stop: Stop) -> tuple[Tile, np.ndarray, np.ndarray]:
+        x, used = converted(X, tile, dtype)
         tile_mean, tile_m2 = np.empty((2, len(tile.runs), shape[1]))
         buffer = np.empty(len(x) * min(BLOCK_COLUMNS, shape[1]), dtype)
         for first in range(0, shape[1], BLOCK_COLUMNS):
@@ -94,7 +67,7 @@ def class_moments(
                 raise Stopped
             block = slice(first, min(first + BLOCK_COLUMNS, shape[1]))
             z = buffer[: len(x) * (block.stop - first)].reshape(len(x), -1)
-            np.matmul(x, W[used, block] if sparse else W[:, block], out=z)
+            np.matmul(x, W[:, block] if used is None else W[used, block], out=z)
             if fused is None:
                 z += bias[block]
                 kernels.tile_moments(activate(z), no_bias, kernels.NONE, tile.starts, first, tile_mean, tile_m2)
@@ -102,19 +75,16 @@ def class_moments(
                 kernels.tile_moments(z, bias[block], fused, tile.starts, first, tile_mean, tile_m2)
         return tile, tile_mean, tile_m2
 
-    def merged() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
-        total, chunk, done = nothing(), nothing(), 0
-        for tile, tile_mean, tile_m2 in ordered_map(moments_of, _tiles(codes, shape[0]), thread_count()):
-            count, mean, m2 = (array[tile.runs] for array in chunk)
-            sums = chan_merge((count, mean, m2), (np.diff(tile.starts), tile_mean, tile_m2))
-            for array, value in zip(chunk, sums, strict=True):
-                array[tile.runs] = value
-            if tile.last:
-                total, chunk = chan_merge(total, chunk), nothing()
-            done += len(tile.rows)
-            if report:
-                report(done, len(codes))
-        return total
-
-    return ClassMoments(classes, *single_threaded_blas(merged))
+    # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
+    total, chunk, done = nothing(), nothing(), 0
+    for tile, tile_mean, tile_m2 in ordered_map(moments_of, tiles(codes, shape[0]), thread_count()):
+        count, mean, m2 = (array[tile.runs] for array in chunk)
+        sums = chan_merge((count, mean, m2), (np.diff(tile.starts), tile_mean, tile_m2))
+        for array, value in zip(chunk, sums, strict=True):
+            array[tile.runs] = value
+        if tile.last:
+            total, chunk = chan_merge(total, chunk), nothing()
+        done += len(tile.rows)
+        if report:
+            report(done, len(codes))
+    return ClassMoments(classes, *total)

@@ -14,7 +14,8 @@ import torch
 from nc_fast.backends.gpu.kernels.select import window_greedy
 from nc_fast.backends.gpu.runtime import on_device
 from nc_fast.backends.gpu.tiles import window_constants
-from nc_fast.types import RANK_TOLERANCE, TIE_TOLERANCE, Picks
+from nc_fast.tolerances import RANK_TOLERANCE, TIE_TOLERANCE
+from nc_fast.types import Picks
 
 TRUST = 1e-3  # a pivot this small turns rounding 2e-16 into 1e-11 of a squared ratio: below the ties' 1e-9
 WINDOW_PER_PICK = 4  # measured on MNIST scores: 100 picks from a window of 256 to 512 take one round

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nc_fast.types import RANK_TOLERANCE, TIE_TOLERANCE, Picks
+from nc_fast.tolerances import RANK_TOLERANCE, least_tied
+from nc_fast.types import Picks
 
 
 def select(
@@ -35,9 +36,7 @@ def select(
         for _ in range(picks):
             restarts += span.restart_if_exhausted(left)
             value = np.where(left, gain(score[members], span.ratios()), -np.inf)
-            best = value.max()
-            tied = left & (value >= best - TIE_TOLERANCE * abs(best))  # at -inf all that are left
-            pick = int(np.argmax(tied))
+            pick = lowest_tied(value, left)
             indices.append(members[pick])
             gains.append(value[pick])
             left[pick] = False
@@ -45,6 +44,11 @@ def select(
         if report:
             report(len(indices), int(quota.sum()))
     return Picks(np.array(indices, dtype=np.int64), np.array(gains, dtype=np.float64), restarts)
+
+
+def lowest_tied(value: np.ndarray, left: np.ndarray) -> int:
+    """Return the lowest index among the gains that are left and tied with the best of them; at -inf all are."""
+    return int(np.argmax(left & (value >= least_tied(value.max()))))
 
 
 class Span:
@@ -91,7 +95,5 @@ def unit_columns(W: np.ndarray) -> np.ndarray:
 
 def gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
     """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0)."""
-    with np.errstate(divide="ignore"):
-        below_zero = np.divide(score, ratio, out=np.zeros_like(score), where=score < 0)
-    found: np.ndarray = np.where(score >= 0, score * ratio, below_zero)
-    return found
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(score >= 0, score * ratio, score / ratio))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from nc_fast._projector import NullSpaceProjector
-from nc_fast.types import TIE_TOLERANCE
+from nc_fast.backends.reference.select import gain
+from nc_fast.tolerances import least_tied
 
 REFRESHED = 8  # candidates whose gains are brought up to date at once: a call costs as much as some of them
 
@@ -114,9 +115,8 @@ class Members:
         """Return the rows left whose gain is tied with ``best``, by ascending index; all of them when that is not finite."""
         if not np.isfinite(best):
             return np.flatnonzero(self.left)
-        least = best - TIE_TOLERANCE * abs(best)
         while True:
-            rows = np.flatnonzero(self.left & (self._bound >= least))
+            rows = np.flatnonzero(self.left & (self._bound >= least_tied(best)))
             stale = rows[self._fresh[rows] < self._span.step]
             if not len(stale):
                 return rows
@@ -124,8 +124,6 @@ class Members:
 
     def _refresh(self, rows: np.ndarray) -> None:
         ratio = self._span.ratios(self._W[:, self.columns[rows]])
-        score = self.score[rows]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self._bound[rows] = np.where(score >= 0, score * ratio, np.where(ratio > 0, score / ratio, -np.inf))
+        self._bound[rows] = gain(self.score[rows], ratio)
         self._alive[rows] = ratio > 0
         self._fresh[rows] = self._span.step

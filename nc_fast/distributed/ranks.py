@@ -44,7 +44,7 @@ _watched: ContextVar[tuple[Traffic, ...]] = ContextVar("watched", default=())
 
 @contextmanager
 def count_traffic() -> Iterator[Traffic]:
-    """Count, inside the block, what this rank receives; :func:`nc_fast.distributed.expected_bytes` is the model of it."""
+    """Count, inside the block, what this rank receives; ``expected_bytes`` in benchmarks/distributed_model.py is the model of it."""
     traffic = Traffic()
     token = _watched.set((*_watched.get(), traffic))
     try:

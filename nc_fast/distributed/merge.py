@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from nc_fast.distributed._ranks import Ranks
-from nc_fast.inputs.arrays import as_numpy, like
+from nc_fast.distributed.ranks import Ranks
+from nc_fast.inputs.arrays import like
 from nc_fast.inputs.labels import LABEL_KINDS, join_labels, kind_of
 from nc_fast.types import ClassMoments, chan_merge
 
@@ -77,9 +77,3 @@ def _parse(sent: bytes) -> np.ndarray | None:
     dtype = np.dtype(sent[:DTYPE_BYTES].decode().strip())
     assert dtype.kind in LABEL_KINDS
     return np.frombuffer(sent[DTYPE_BYTES:length], dtype)
-
-
-def count_of(moments: ClassMoments) -> list[int]:
-    """Return the samples per class."""
-    counts: list[int] = as_numpy(moments.count).tolist()
-    return counts

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
 from nc_fast.criteria import Criterion, apply_criterion, scores_of
-from nc_fast.distributed._greedy import Shard, ShardedGreedy
-from nc_fast.distributed._merge import gather_candidates
-from nc_fast.distributed._ranks import Ranks, count_selection
+from nc_fast.distributed.greedy import Shard, ShardedGreedy
+from nc_fast.distributed.merge import gather_candidates
+from nc_fast.distributed.ranks import Ranks, count_selection
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import as_numpy, is_tensor
+from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
 from nc_fast.quota import share_quota
 from nc_fast.runtime.progress import Report
-from nc_fast.stages.selection import nonzero_columns, warn_of_dead
-from nc_fast.types import Array, ClassMoments, Scores
+from nc_fast.stages.campaign import Picked, SelectionRules
+from nc_fast.stages.moments import CandidatePool
+from nc_fast.stages.selection import eligible, fill_up_with_dead, labels_like
+from nc_fast.types import Array, ClassMoments, Scores, Selection
 
 
-@dataclass(frozen=True, eq=False)
-class Picked:
-    """The picks, in NumPy: (D, k) weights and (k,) of everything else, index in the whole pool."""
-
-    weights: np.ndarray
-    bias: np.ndarray
-    indices: np.ndarray
-    scores: np.ndarray
-    gains: np.ndarray
-    groups: np.ndarray
-    restarts: int
-
-
-def score(ranks: Ranks, moments: ClassMoments, widths: list[int], alpha: float, criterion: Criterion | None) -> Scores:
+def score_over_ranks(ranks: Ranks, moments: ClassMoments, widths: list[int], alpha: float, criterion: Criterion | None) -> Scores:
     """Return the scores of this rank's candidates; a criterion of the user's sees the whole pool's moments."""
     if criterion is None:
         return scores_of(moments, alpha, lambda v: _unit(ranks, v))
@@ -41,42 +28,33 @@ def score(ranks: Ranks, moments: ClassMoments, widths: list[int], alpha: float, 
     return Scores(whole.score[mine], whole.group[mine], whole.live[mine], whole.classes)
 
 
-def select(
-    ranks: Ranks,
-    W: Array,
-    bias: np.ndarray,
-    scores: Scores,
-    k: int,
-    by_class: bool,
-    first: int,
-    report: Report | None,
+def pick_among_shards(
+    ranks: Ranks, pool: CandidatePool, scores: Scores, rules: SelectionRules, first: int, report: Report | None
 ) -> Picked:
-    """Pick k candidates of the whole pool; ``first`` is the number of this rank's first one in it."""
-    columns = _host(W)
-    score, group = as_numpy(scores.score), as_numpy(scores.group)
-    checks.finite("scores", score)
-    live = as_numpy(scores.live) & nonzero_columns(columns)
-    pool = np.where(live, group if by_class else 0, -1)
-    n_pools = len(scores.classes)
-    sizes = ranks.all_gather_numpy(np.bincount(pool[live], minlength=n_pools), "selection").sum(0)
+    """Pick of all ranks' candidates; ``first`` is the number of this rank's first one among them."""
+    W, k = _host(pool.W), rules.k
+    live, competing = eligible(W, scores, rules.by_class)
+    sizes = ranks.all_gather_numpy(np.bincount(competing[live], minlength=len(scores.classes)), "selection").sum(0)
     n_live = min(k, int(sizes.sum()))
-    shard = Shard(columns, score, bias, group, pool, first)
+    shard = Shard(W, as_numpy(scores.score), pool.bias, as_numpy(scores.group), competing, first)
     picked, gains, restarts = ShardedGreedy(ranks, shard, share_quota(sizes, n_live), sizes).run(report)
     if n_live < k:
-        dead = ranks.all_gather_numpy(shard.records(np.flatnonzero(~live)[: k - n_live], k - n_live), "selection").reshape(-1)
+        dead = ranks.all_gather_numpy(shard.records(fill_up_with_dead(live, k, n_live), k - n_live), "selection").reshape(-1)
         count_selection(records=k - n_live)
         dead = dead[np.argsort(dead["index"])][: k - n_live]  # empty places have the largest index
-        warn_of_dead(k, n_live, stacklevel=6)
         picked, gains = np.concatenate([picked, dead]), np.append(gains, np.zeros(k - n_live))
-    return Picked(
-        weights=np.ascontiguousarray(picked["w"].T),
-        bias=picked["bias"].copy(),
-        indices=picked["index"].copy(),
-        scores=picked["score"].copy(),
-        gains=gains,
-        groups=scores.classes[picked["group"]],
+    selection = Selection(
+        indices=like(pool.W, picked["index"].copy()),
+        scores=like(pool.W, picked["score"].copy()),
+        gains=like(pool.W, gains),
+        groups=labels_like(pool.W, scores.classes[picked["group"]]),
         restarts=restarts,
     )
+    xp = array_namespace(pool.W)
+    weights, bias = (
+        xp.asarray(like(pool.W, part), dtype=pool.W.dtype) for part in (np.ascontiguousarray(picked["w"].T), picked["bias"].copy())
+    )
+    return Picked(selection, weights, bias)
 
 
 def _host(W: Array) -> np.ndarray:

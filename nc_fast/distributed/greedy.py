@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast.distributed._members import Members, Span
-from nc_fast.distributed._ranks import Ranks, count_selection
-from nc_fast.types import TIE_TOLERANCE
+from nc_fast.distributed.members import Members, Span
+from nc_fast.distributed.ranks import Ranks, count_selection
+from nc_fast.tolerances import least_tied
 
 WHAT = "selection"
 SHORTLIST_FACTOR = 2.0  # candidates sent at first, of a rank's even share of the picks
@@ -192,7 +192,7 @@ def _pick_what_is_decided(pool: _Pool) -> None:
         # A finite gain other than 0 is that of a candidate outside the span: no restart is due.
         if not np.isfinite(best) or best == 0:
             return
-        if pool.kept_back and not pool.bound < best - TIE_TOLERANCE * abs(best):
+        if pool.kept_back and not pool.bound < least_tied(best):
             return
         _pick(pool, int(pool.known.tied(best)[0]))
 

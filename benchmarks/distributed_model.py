@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from nc_fast.distributed._greedy import LEAST_SHORTLIST, SHORTLIST_FACTOR
-from nc_fast.distributed._merge import DTYPE_BYTES
-from nc_fast.distributed._ranks import STATUS_BYTES
+from nc_fast.distributed.greedy import LEAST_SHORTLIST, SHORTLIST_FACTOR
+from nc_fast.distributed.merge import DTYPE_BYTES
+from nc_fast.distributed.ranks import STATUS_BYTES
 
 FLOAT, INTEGER = 8, 8
 RECORD_NUMBERS = 4  # of a candidate sent: index, score, bias, group
