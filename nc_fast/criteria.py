@@ -15,7 +15,10 @@ from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
 from nc_fast.types import Array, ClassMoments, Scores
 
+__all__ = ["Criterion", "apply_criterion", "ib_scores"]
+
 Criterion = Callable[[ClassMoments], tuple[Array, Array]]
+"""What ``criterion=`` takes: class moments of M candidates -> ``(score (M,), group (M,))``; scores finite, higher is better."""
 
 
 def ib_scores(moments: ClassMoments, *, alpha: float = 0.5) -> Scores:

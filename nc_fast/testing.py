@@ -17,6 +17,8 @@ from nc_fast.backends.reference.select import Span, gain
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.types import ClassMoments, Picks
 
+__all__ = ["CASES", "Case", "assert_moments_match", "assert_picks_follow_rules"]
+
 TOLERANCE = {"float64": 1e-12, "float32": 2e-6}  # relative to the scale of the activations
 CLEAR_GAP = 1e-6  # gains closer than this, relative, may come out either way on a fast backend
 SURE_TIE = 1e-10  # gains closer than this, relative, are tied on every backend: the lowest index must win
@@ -51,6 +53,7 @@ CASES = (
     Case("every candidate", 50, 8, 20, 2, 20),
     Case("several tiles and blocks", 2500, 5, 1100, 3, 12),
 )
+"""Problem sizes at which backends go wrong: odd shapes beside round ones."""
 
 
 def assert_moments_match(found: ClassMoments, W: Any, X: Any, codes: np.ndarray, *, bias: Any = 0.0, activation: Any = "relu") -> None:

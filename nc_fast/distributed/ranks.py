@@ -44,7 +44,21 @@ _watched: ContextVar[tuple[Traffic, ...]] = ContextVar("watched", default=())
 
 @contextmanager
 def count_traffic() -> Iterator[Traffic]:
-    """Count, inside the block, what this rank receives; ``expected_bytes`` in benchmarks/distributed_model.py is the model of it."""
+    """Count what this rank receives from the others inside a ``with`` block.
+
+    Yields
+    ------
+    Traffic
+        Counts up while the block runs; may be read inside it and after it.
+
+    Examples
+    --------
+    >>> from nc_fast.distributed import count_traffic
+    >>> with count_traffic() as traffic:
+    ...     pass  # nc_fast.campaign(..., process_group=group)
+    >>> traffic.calls, sum(traffic.received.values())
+    (0, 0)
+    """
     traffic = Traffic()
     token = _watched.set((*_watched.get(), traffic))
     try:
