@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from textwrap import fill
 from typing import Annotated, Any
 
 import matplotlib as mpl
@@ -115,12 +116,12 @@ def environments(rows: Iterable[Row]) -> list[str]:
 
 def markdown(rows: list[Row]) -> str:
     """Return one table a group: medians, and their ratios to the group's baseline (the row with ratio 1)."""
-    lines = ["<!-- Written by benchmarks/report.py; do not edit. -->", ""]
+    lines = ["<!-- Written by benchmarks/report.py; do not edit. -->", "", "# Every benchmark", ""]
     for group, (baseline, members) in groups(rows).items():
-        lines += [f"### {group}", "", f"| {' | '.join(HEADERS)} |", "| --- | ---: | ---: | ---: | --- |"]
+        lines += [f"## {group}", "", f"| {' | '.join(HEADERS)} |", "| --- | ---: | ---: | ---: | --- |"]
         lines += [f"| {' | '.join(cells(row, baseline))} |" for row in members]
         lines.append("")
-    lines += [f"Measured on: {environment}" for environment in environments(rows)]
+    lines += [fill(f"Measured on: {environment}", 140) for environment in environments(rows)]
     return "\n".join(lines) + "\n"
 
 
