@@ -9,6 +9,8 @@ import zipfile
 import pytest
 from conftest import ROOT
 
+import nc_fast
+
 pytest.importorskip("build.env")  # a folder build/ beside the tests would pass for the package itself
 
 SCRIPT = """
@@ -56,6 +58,6 @@ def test_it_runs_from_a_clean_environment(distributions, tmp_path):
     run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     python = tmp_path / "venv" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
-    assert run(python, "-c", SCRIPT, cwd=tmp_path).strip() == "0.1.0"
+    assert run(python, "-c", SCRIPT, cwd=tmp_path).strip() == nc_fast.__version__
     message = run(python.parent / "nc-fast", "--help", cwd=tmp_path, returncode=1)
     assert message.strip() == 'nc-fast: typer, rich, sklearn, matplotlib not installed: pip install "nc_fast[demo]"'
