@@ -10,7 +10,7 @@ FUZZ_SCALE ?= 24
 FUZZ_SECONDS ?= 60
 SANITIZE_ARGS ?=
 
-.PHONY: demo test fuzz fuzz-readers mutate bench sanitize lint types check format wheel clean
+.PHONY: demo test fuzz fuzz-readers mutate bench sanitize lint types docs check format wheel clean
 
 demo: $(VENV)/demo
 	mkdir -p out
@@ -51,12 +51,17 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/mypy
 
+# A broken link, a name that cannot be imported or a malformed docstring fails. Generated pages are written anew: old ones would stay.
+docs: $(VENV)/docs
+	rm -rf docs/generated out/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet --jobs 2 --doctree-dir out/doctrees docs out/docs
+
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i csrc/*.hpp csrc/*.cpp
 
-check: lint types test
+check: lint types docs test
 
 wheel: $(VENV)/dev
 	$(BIN)/python -m build --outdir dist .
@@ -69,4 +74,4 @@ $(VENV)/%: $(VENV)/bin/python $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .nox build dist mutants out *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .nox build dist mutants out docs/generated *.egg-info nc_fast/*.so .coverage .pytest_cache .mypy_cache .ruff_cache .hypothesis
