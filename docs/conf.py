@@ -10,7 +10,7 @@ from sphinx.application import Sphinx
 
 import nc_fast
 
-COMMANDS = "nc_fast._commands"  # the module with the typer app
+COMMANDS = "nc_fast.command.commands"  # the module with the typer app
 GENERATED = Path(__file__).parent / "generated"
 
 project = "nc_fast"
