@@ -5,8 +5,8 @@ neurons, scored on the activations that the layers before it, already initialize
 torch is imported here and nowhere else in the package.
 """
 
-from nc_fast.init._campaign import campaign_
-from nc_fast.init._criteria import fisher_scores
-from nc_fast.init._report import InitReport, KeptLayer, LayerReport, Signal
+from nc_fast.init.campaign import campaign_
+from nc_fast.init.criteria import fisher_scores
+from nc_fast.init.report import InitReport, KeptLayer, LayerReport, Signal
 
 __all__ = ["InitReport", "KeptLayer", "LayerReport", "Signal", "campaign_", "fisher_scores"]

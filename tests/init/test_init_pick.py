@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import nc_fast
 from nc_fast.init import campaign_, fisher_scores
-from nc_fast.init._pick import assign, deal, output_of_class
+from nc_fast.init.pick import assign, deal, output_of_class
 
 
 def seeded(seed=0):
@@ -294,7 +294,7 @@ def test_screened_layers_get_the_exact_picks(criterion, max_samples):
 def test_what_cannot_be_screened_is_scored_exactly(monkeypatch):
     X, y = blobs(6, n=900)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 1))
-    monkeypatch.setattr("nc_fast.init._pick.SCREENED_BYTES", 1000)
+    monkeypatch.setattr("nc_fast.init.pick.SCREENED_BYTES", 1000)
     report = campaign_(model, DataLoader(TensorDataset(X, y % 2), batch_size=300), method="screened", max_samples=None, pool=50)
     assert [layer.notes for layer in report.layers] == [(), (), ()]
 

@@ -12,7 +12,7 @@ from init_cases import blobs
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from nc_fast.init import _sampling, campaign_
+from nc_fast.init import campaign_, sampling
 from nc_fast.quota import share_quota
 
 
@@ -30,7 +30,7 @@ def all_of(samples, size=50):
 def test_stratified_rows_are_distinct_and_shared_evenly(labels, data):
     labels = np.array(labels)
     n = data.draw(st.integers(1, len(labels)))
-    rows = _sampling.stratified(labels, n)
+    rows = sampling.stratified(labels, n)
     assert len(set(rows.tolist())) == n
     sizes = np.bincount(labels)
     np.testing.assert_array_equal(np.sort(np.bincount(labels[rows], minlength=len(sizes))), np.sort(share_quota(sizes, n)))
@@ -55,16 +55,16 @@ class Counting(Dataset):
 
 def test_known_labels_spare_loading_the_rest():
     dataset = Counting(known=True)
-    samples = _sampling.collect(DataLoader(dataset, batch_size=16, shuffle=True), 30)
+    samples = sampling.collect(DataLoader(dataset, batch_size=16, shuffle=True), 30)
     assert dataset.loaded == samples.size == 30
     assert np.bincount(all_of(samples)[0]).tolist() == [10, 10, 10]
     subset = Subset(dataset, list(range(60, 120)))
-    assert np.bincount(all_of(_sampling.collect(DataLoader(subset, batch_size=16), 30))[0]).tolist() == [10, 10, 10]
+    assert np.bincount(all_of(sampling.collect(DataLoader(subset, batch_size=16), 30))[0]).tolist() == [10, 10, 10]
 
 
 def test_unknown_labels_are_read_until_every_class_has_its_share():
     dataset = Counting(known=False)
-    samples = _sampling.collect(DataLoader(dataset, batch_size=10), 30)
+    samples = sampling.collect(DataLoader(dataset, batch_size=10), 30)
     assert 30 <= dataset.loaded <= 40
     assert np.bincount(all_of(samples)[0]).tolist() == [10, 10, 10]
 
@@ -78,10 +78,10 @@ def test_sorted_data_is_not_read_forever():
             read += 10
             yield torch.randn(10, 6), torch.full((10,), int(read > 50))
 
-    samples = _sampling.collect(batches(), 20)
+    samples = sampling.collect(batches(), 20)
     assert read == 60  # both classes have their share then; at most 80 would have been read
     assert np.bincount(all_of(samples)[0]).tolist() == [10, 10]
-    single = _sampling.collect(((torch.randn(10, 6), torch.zeros(10, dtype=torch.int64)) for _ in range(1000)), 20)
+    single = sampling.collect(((torch.randn(10, 6), torch.zeros(10, dtype=torch.int64)) for _ in range(1000)), 20)
     assert "only the first 80 samples" in single.notes[0]
 
 
@@ -99,7 +99,7 @@ def test_every_form_of_the_data_brings_pairs_that_belong_together():
     ]
     for form in forms:
         for most in (40, None):
-            labels, inputs = all_of(_sampling.collect(form, most))
+            labels, inputs = all_of(sampling.collect(form, most))
             assert len(labels) == (most or len(labels))
             assert [key[tuple(x.tolist())] for x in inputs] == labels.tolist()
 
@@ -136,10 +136,10 @@ def test_passes_batch_by_batch_find_what_one_pass_finds(bias, monkeypatch):
     model = nn.Sequential(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(54, 8), nn.GELU(), nn.Linear(8, 3))
     found = []
     for most, pass_bytes in ((2000, 1 << 30), (None, 1 << 30), (None, 1), (None, 20_000)):
-        monkeypatch.setattr("nc_fast.init._walk.PASS_BYTES", pass_bytes)
+        monkeypatch.setattr("nc_fast.init.walk.PASS_BYTES", pass_bytes)
         data = (X, y) if most is None else [(X, y)]
         if most is not None:  # the same order as streamed
-            monkeypatch.setattr(_sampling, "stratified", lambda labels, n: np.arange(n))
+            monkeypatch.setattr(sampling, "stratified", lambda labels, n: np.arange(n))
         found.append(campaign_(model, data, max_samples=most, bias=bias, generator=torch.Generator().manual_seed(0)))
     for other in found[1:]:
         assert [layer.picks for layer in other.layers] == [layer.picks for layer in found[0].layers]

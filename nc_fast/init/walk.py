@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nc_fast.init._arguments import Options
-from nc_fast.init._candidates import Given
-from nc_fast.init._fill import SIGNAL_SAMPLES, Arrivals, Step, fill, signal
-from nc_fast.init._layers import Layer
-from nc_fast.init._report import LayerReport, Signal
-from nc_fast.init._sampling import Batch, Samples
-from nc_fast.init._state import batch_statistics
-from nc_fast.init._trace import Arguments, on_arrival
+from nc_fast.init.arguments import Options
+from nc_fast.init.candidates import Given
+from nc_fast.init.fill import SIGNAL_SAMPLES, Arrivals, Step, fill, signal
+from nc_fast.init.layers import Layer
+from nc_fast.init.report import LayerReport, Signal
+from nc_fast.init.sampling import Batch, Samples
+from nc_fast.init.state import batch_statistics
+from nc_fast.init.trace import Arguments, on_arrival
 from nc_fast.runtime.progress import Progress, reporting
 
 PASS_BYTES = 1 << 30  # of activations at a time: if all samples fit, one forward pass serves all layers

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_fast.init._layers import Layer
+from nc_fast.init.layers import Layer
 from nc_fast.inputs import checks
 
 Base = Callable[[Tensor], Any]  # fills a tensor of the layer's own weight shape in place

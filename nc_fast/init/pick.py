@@ -13,7 +13,7 @@ from torch import Tensor
 from nc_fast.api import campaign, class_moments, select
 from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
-from nc_fast.init._activations import Activation
+from nc_fast.init.activations import Activation
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import join_labels
 from nc_fast.types import Certificate, ClassMoments, Scores

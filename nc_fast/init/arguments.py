@@ -15,10 +15,10 @@ from torch import nn
 
 from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
-from nc_fast.init._activations import Activation
-from nc_fast.init._candidates import Base, Given, base_functions, check_given
-from nc_fast.init._criteria import by_name
-from nc_fast.init._layers import Layer
+from nc_fast.init.activations import Activation
+from nc_fast.init.candidates import Base, Given, base_functions, check_given
+from nc_fast.init.criteria import by_name
+from nc_fast.init.layers import Layer
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 

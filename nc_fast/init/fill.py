@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_fast.init._arguments import Options
-from nc_fast.init._candidates import Given, Pool, drawn, given
-from nc_fast.init._layers import Layer
-from nc_fast.init._pick import Choice, Rules, choose
-from nc_fast.init._report import LayerReport, Signal
-from nc_fast.init._trace import Met
+from nc_fast.init.arguments import Options
+from nc_fast.init.candidates import Given, Pool, drawn, given
+from nc_fast.init.layers import Layer
+from nc_fast.init.pick import Choice, Rules, choose
+from nc_fast.init.report import LayerReport, Signal
+from nc_fast.init.trace import Met
 
 SIGNAL_SAMPLES = 256  # the report's means, standard deviations and dead fractions are over the first so many samples
 CHANGED = 1e-3  # relative; a parametrization that moves a weight by more is reported

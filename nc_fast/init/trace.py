@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nc_fast.init import _activations
-from nc_fast.init._activations import IDENTITY, LINEAR_ENDS, PASSED_THROUGH, Activation
-from nc_fast.init._layers import BatchAxis, Layer
-from nc_fast.init._sampling import Batch
-from nc_fast.init._state import is_fresh_batchnorm
+from nc_fast.init import activations
+from nc_fast.init.activations import IDENTITY, LINEAR_ENDS, PASSED_THROUGH, Activation
+from nc_fast.init.layers import BatchAxis, Layer
+from nc_fast.init.sampling import Batch
+from nc_fast.init.state import is_fresh_batchnorm
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 TRACE_SAMPLES = (2, 3)  # two sizes: the dimension that grows is the samples'
@@ -207,14 +207,14 @@ def _following(model: nn.Module, layer: Layer, visit: _Visit, calls: Sequence[_C
         index, call = consumers[0]
         in_place = any(output is value for output in call.outputs)
         if len(consumers) > 1 and not in_place:
-            kinds = [_activations.from_call(c.function, c.args, c.kwargs) for _, c in consumers]
+            kinds = [activations.from_call(c.function, c.args, c.kwargs) for _, c in consumers]
             names = {kind.name if kind else "" for kind in kinds}
             if len(names) > 1 or not kinds[0]:
                 linear = all(c.name in LINEAR_ENDS | PASSED_THROUGH for _, c in consumers)
                 uses = ", ".join(c.name for _, c in consumers)
                 note = () if linear else (f"its output goes to {uses}; {ASSUMED}",)
                 return IDENTITY, normalized, note
-        activation = _activations.from_call(call.function, call.args, call.kwargs)
+        activation = activations.from_call(call.function, call.args, call.kwargs)
         if activation is not None:
             return activation, normalized, ()
         if call.name in LINEAR_ENDS:

@@ -10,16 +10,18 @@ import torch
 from torch import nn
 
 from nc_fast.criteria import Criterion
-from nc_fast.init import _arguments, _layers, _sampling, _state, _trace
-from nc_fast.init._activations import Activation
-from nc_fast.init._arguments import Alpha, Options
-from nc_fast.init._candidates import Base
-from nc_fast.init._criteria import fisher_scores
-from nc_fast.init._fill import Step
-from nc_fast.init._pick import Rules
-from nc_fast.init._report import InitReport, KeptLayer
-from nc_fast.init._trace import Trace
-from nc_fast.init._walk import Walk
+from nc_fast.init import arguments, state
+from nc_fast.init.activations import Activation
+from nc_fast.init.arguments import Alpha, Options
+from nc_fast.init.candidates import Base
+from nc_fast.init.criteria import fisher_scores
+from nc_fast.init.fill import Step
+from nc_fast.init.layers import find
+from nc_fast.init.pick import Rules
+from nc_fast.init.report import InitReport, KeptLayer
+from nc_fast.init.sampling import Samples, collect
+from nc_fast.init.trace import Trace, trace
+from nc_fast.init.walk import Walk
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
@@ -135,21 +137,21 @@ def campaign_(
     True
     """
     started = perf_counter()
-    net = _arguments.model(model)
-    options = _arguments.options(pool, base, alpha, bias, gain, max_samples, by_class, criterion, method, generator, progress)
-    found, unfit = _layers.find(net)
+    net = arguments.model(model)
+    options = arguments.options(pool, base, alpha, bias, gain, max_samples, by_class, criterion, method, generator, progress)
+    found, unfit = find(net)
     if not found and not unfit:
         raise ValueError("model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none")
     names = [layer.name for layer in found]
-    wanted = _arguments.chosen(layers, names + list(unfit))
-    named = _arguments.activations(activations, names)
-    brought = _arguments.candidates(candidates, found)
+    wanted = arguments.chosen(layers, names + list(unfit))
+    named = arguments.activations(activations, names)
+    brought = arguments.candidates(candidates, found)
     device = next(net.parameters()).device
-    with _state.isolated_rng(generator, device, data):
-        samples = _sampling.collect(data, options.max_samples)
+    with state.isolated_rng(generator, device, data):
+        samples = collect(data, options.max_samples)
         _enough_classes(options, samples, 1.0)
-        with _state.as_found(net, {layer.module for layer in found if layer.name in wanted}):
-            seen = _trace.trace(net, found, samples.first, device)
+        with state.as_found(net, {layer.module for layer in found if layer.name in wanted}):
+            seen = trace(net, found, samples.first, device)
             plan = _plan(seen, wanted, named, options)
             _enough_classes(options, samples, min((step.rules.alpha for step in plan), default=1.0))
             reports = Walk(net, device, samples, seen.bytes_per_sample, options.progress).run(plan, brought, options)
@@ -168,7 +170,7 @@ def campaign_(
 def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], options: Options) -> list[Step]:
     met = [one for one in seen.met if one.layer.name in wanted]
     depth = 1 + max((one.position for one in seen.met), default=0)
-    alphas = _arguments.alphas(options.alpha, [one.position for one in met], depth, [one.layer.name for one in met])
+    alphas = arguments.alphas(options.alpha, [one.position for one in met], depth, [one.layer.name for one in met])
     steps = []
     for one, weight in zip(met, alphas, strict=True):
         activation = named.get(one.layer.name, one.activation)
@@ -181,7 +183,7 @@ def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], option
     return steps
 
 
-def _enough_classes(options: Options, samples: _sampling.Samples, alpha: float) -> None:
+def _enough_classes(options: Options, samples: Samples, alpha: float) -> None:
     if options.criterion is None:
         checks.enough_classes(alpha, samples.classes)
     elif options.criterion is fisher_scores and len(samples.classes) < 2:
