@@ -2,7 +2,7 @@
 
 ``campaign_(model, data)`` walks through the layers in the order the data meets them. Each layer gets a pool of candidate
 neurons, scored on the activations that the layers before it, already initialized, produce; the best are installed.
-torch is imported here and nowhere else in the package.
+Importing ``nc_fast`` alone does not import torch; this folder does.
 """
 
 from nc_fast.init.campaign import campaign_

@@ -1,27 +1,37 @@
-"""From a call recorded in a forward pass to the activation a campaign scores with."""
+"""Which activation follows a layer, found from the torch functions that its output goes through in a forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nc_fast.activations import LEAKY_SLOPE
+from nc_fast.init.forward_pass import TorchCall
 
 SOFTPLUS_THRESHOLD = 20  # torch's; above it softplus is taken as linear, to float32's last bit the same
+ASSUMED = "identity assumed, name another with activations="
 
 
 @dataclass(frozen=True)
-class Activation:
-    """An activation's name, for people, and what the moments stage is given: the same name, or a function."""
+class FollowingActivation:
+    """What follows a layer.
+
+    Attributes
+    ----------
+    name : the activation's, for people.
+    function : what the moments stage is given: the same name, or a function.
+    normalized : whether a BatchNorm that has never seen a batch stands between the layer and its activation.
+    notes : what was assumed.
+    """
 
     name: str
     function: str | Callable[[Any], Any]
-
-
-IDENTITY = Activation("identity", "identity")
+    normalized: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def _names(text: str) -> frozenset[str]:
@@ -44,8 +54,14 @@ LINEAR_ENDS = _names(
     "multi_head_attention_forward scaled_dot_product_attention cat concat concatenate stack softmax log_softmax softmin _softmax "
     "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate cross_entropy"
 )
-# torch's names (without the underscore of in-place forms) of those in nc_fast's table.
+# torch's functions that are in nc_fast's table under the same name.
 SAME_NAME = _names("relu silu tanh sigmoid")
+# In nc_fast's table with these arguments only: (position, name, value).
+SAME_NAME_WITH = {
+    "leaky_relu": ((1, "negative_slope", LEAKY_SLOPE),),
+    "elu": ((1, "alpha", 1), (2, "scale", 1)),
+    "softplus": ((1, "beta", 1), (2, "threshold", SOFTPLUS_THRESHOLD)),
+}
 # Elementwise, but not in the table: scored by calling them.
 CALLED = _names(
     "relu6 hardtanh selu celu mish hardswish hardsigmoid softsign logsigmoid log_sigmoid softshrink hardshrink tanhshrink threshold clamp "
@@ -53,28 +69,53 @@ CALLED = _names(
 )
 
 
-def from_call(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Activation | None:
-    """Return the elementwise activation that a torch call applies to its first argument; None when it is not one."""
-    full = getattr(function, "__name__", "")
-    name = full if full.startswith("__") else full.removesuffix("_")
+def activation_after(output: Tensor, calls: Sequence[TorchCall], fresh_means: set[int]) -> FollowingActivation:
+    """Return what follows a layer: its output is followed through the calls recorded since, up to an activation or the end.
 
-    def argument(position: int, key: str, default: Any) -> Any:
-        return args[position] if len(args) > position else kwargs.get(key, default)
+    ``fresh_means`` are the ids of the running means of BatchNorms that have never seen a batch.
+    """
+    value, normalized = output, False
 
+    def identity(*notes: str) -> FollowingActivation:
+        return FollowingActivation("identity", "identity", normalized, notes)
+
+    while True:
+        uses = [(number, call) for number, call in enumerate(calls) if id(value) in call.inputs]
+        if not uses:
+            return identity()  # the model's output
+        number, call = uses[0]
+        activation = _activation_of(call)
+        in_place = any(result is value for result in call.outputs)  # later uses then see what this call made of it
+        if len(uses) > 1 and not in_place:
+            others = [_activation_of(use) for _, use in uses[1:]]
+            if activation is None or any(other is None or other[0] != activation[0] for other in others):
+                linear = all(use.name in LINEAR_ENDS | PASSED_THROUGH for _, use in uses)
+                return identity() if linear else identity(f"its output goes to {', '.join(use.name for _, use in uses)}; {ASSUMED}")
+        if activation is not None:
+            return FollowingActivation(*activation, normalized)
+        if call.name in LINEAR_ENDS:
+            return identity()
+        if call.name not in PASSED_THROUGH:
+            return identity(f"followed by {call.name}, no known activation; {ASSUMED}")
+        if call.name == "batch_norm":
+            normalized |= id(call.argument(1, "running_mean")) in fresh_means or bool(call.argument(5, "training"))
+        value, calls = call.outputs[0], calls[number + 1 :]
+
+
+def _activation_of(call: TorchCall) -> tuple[str, str | Callable[[Any], Any]] | None:
+    """Return name and function of the elementwise activation that a call applies to its first argument; None if it is none."""
+    name = call.name
     if name in SAME_NAME:
-        return Activation(name, name)
-    if name == "leaky_relu" and argument(1, "negative_slope", LEAKY_SLOPE) == LEAKY_SLOPE:
-        return Activation(name, name)
-    if name == "elu" and argument(1, "alpha", 1.0) == 1 and argument(2, "scale", 1) == 1:
-        return Activation(name, name)
-    if name == "softplus" and argument(1, "beta", 1) == 1 and argument(2, "threshold", SOFTPLUS_THRESHOLD) == SOFTPLUS_THRESHOLD:
-        return Activation(name, name)
+        return name, name
     if name == "gelu":
-        chosen = "gelu_tanh" if kwargs.get("approximate", "none") == "tanh" else "gelu"
-        return Activation(chosen, chosen)
-    if name in CALLED or name in ("leaky_relu", "elu", "softplus"):
-        rest, keywords = tuple(args[1:]), {key: value for key, value in kwargs.items() if key not in ("input", "inplace")}
+        name = "gelu_tanh" if call.kwargs.get("approximate", "none") == "tanh" else "gelu"
+        return name, name
+    if name in SAME_NAME_WITH and all(call.argument(at, key, value) == value for at, key, value in SAME_NAME_WITH[name]):
+        return name, name
+    if name in CALLED or name in SAME_NAME_WITH:
+        rest, keywords = tuple(call.args[1:]), {key: value for key, value in call.kwargs.items() if key not in ("input", "inplace")}
         if any(isinstance(value, torch.Tensor) and value.numel() != 1 for value in (*rest, *keywords.values())):
             return None  # a slope per channel: not one function for all neurons
-        return Activation(name.strip("_"), lambda z: function(z, *rest, **keywords))
+        function = call.function  # not the call, which holds on to tensors
+        return name.strip("_"), lambda z: function(z, *rest, **keywords)
     return None

@@ -15,25 +15,25 @@ from torch import nn
 
 from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
-from nc_fast.init.activations import Activation
-from nc_fast.init.candidates import Base, Given, base_functions, check_given
-from nc_fast.init.criteria import by_name
-from nc_fast.init.layers import Layer
+from nc_fast.init.activations import FollowingActivation
+from nc_fast.init.candidates import GivenCandidates, InitFunction, check_given, init_functions
+from nc_fast.init.criteria import fisher_scores
+from nc_fast.init.layers.base import Layer
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
-CRITERIA = ("ib", "fisher")
-Alpha = str | float | Sequence[float] | Callable[[float], float]
+CRITERIA = {"ib": None, "fisher": fisher_scores}  # None: ib_scores, the contract's own
+AlphaByDepth = str | float | Sequence[float] | Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class Options:
+class InitOptions:
     """campaign_'s arguments, checked."""
 
     pool: int
-    base: Base
+    base: InitFunction
     rectifying: bool  # the base is a kaiming function by name, whose gain sqrt(2) is for rectifiers
-    alpha: Alpha
+    alpha: AlphaByDepth
     bias: str | float
     gain: float
     max_samples: int | None
@@ -70,18 +70,18 @@ def options(
     method: object,
     generator: object,
     progress: Progress,
-) -> Options:
+) -> InitOptions:
     """Check all arguments that can be checked without looking at the model."""
     checks.choice("method", method, METHODS)
     if criterion is not None and not callable(criterion):
-        checks.choice("criterion", criterion, CRITERIA)
+        criterion = CRITERIA[checks.choice("criterion", criterion, CRITERIA)]
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
     if not isinstance(by_class, (bool, np.bool_)):
         raise TypeError(f"by_class: expected True or False, got {by_class!r}")
     if not (isinstance(progress, bool) or callable(progress)):
         raise TypeError(f"progress: expected True, False or a callable, got {type(progress).__name__}")
-    return Options(
+    return InitOptions(
         pool=_whole("pool", pool, 1),
         base=_base(base),
         rectifying=isinstance(base, str) and base.startswith("kaiming"),
@@ -90,28 +90,26 @@ def options(
         gain=_positive("gain", gain),
         max_samples=None if max_samples is None else _whole("max_samples", max_samples, 2),
         by_class=bool(by_class),
-        criterion=by_name(criterion),
+        criterion=criterion,
         screened=method == "screened",
         progress=progress,
     )
 
 
-def chosen(layers: Any, names: Sequence[str]) -> set[str]:
+def layer_names(layers: Any, names: Sequence[str]) -> set[str]:
     """Return the layers' names that the argument ``layers`` asks for, by name or by the module they are in."""
     if layers is None:
         return set(names)
     if isinstance(layers, str) or not isinstance(layers, Iterable):
         raise TypeError(f"layers: expected a list of names or None, got {layers!r}")
-    found: set[str] = set()
+    asked: set[str] = set()
     for name in layers:
-        under = {known for known in names if isinstance(name, str) and (known == name or known.startswith(f"{name}."))}
-        if not under:
-            checks.choice("layers", name, names)
-        found |= under
-    return found
+        matching = {known for known in names if isinstance(name, str) and (known == name or known.startswith(f"{name}."))}
+        asked |= matching or {checks.choice("layers", name, names)}
+    return asked
 
 
-def activations(value: Any, names: Sequence[str]) -> dict[str, Activation]:
+def activations(value: Any, names: Sequence[str]) -> dict[str, FollowingActivation]:
     """Return name -> activation, as the user gave them: one for all layers or a dict."""
     if value is None:
         return {}
@@ -120,7 +118,7 @@ def activations(value: Any, names: Sequence[str]) -> dict[str, Activation]:
     return {checks.choice("activations", name, names): _activation(given) for name, given in value.items()}
 
 
-def candidates(value: Any, layers: Sequence[Layer]) -> dict[str, Given]:
+def candidates(value: Any, layers: Sequence[Layer]) -> dict[str, GivenCandidates]:
     """Return name -> candidates the user brings."""
     if value is None:
         return {}
@@ -130,7 +128,7 @@ def candidates(value: Any, layers: Sequence[Layer]) -> dict[str, Given]:
     return {name: check_given(by_name[checks.choice("candidates", name, by_name)], given) for name, given in value.items()}
 
 
-def alphas(alpha: Alpha, positions: Sequence[int], depth: int, names: Sequence[str]) -> list[float]:
+def alphas(alpha: AlphaByDepth, positions: Sequence[int], depth: int, names: Sequence[str]) -> list[float]:
     """Return alpha for each layer to initialize; positions are places among the ``depth`` of the whole network."""
     if isinstance(alpha, Sequence) and not isinstance(alpha, str):
         if len(alpha) != len(names):
@@ -142,38 +140,37 @@ def alphas(alpha: Alpha, positions: Sequence[int], depth: int, names: Sequence[s
     return [alpha] * len(names)
 
 
-def _activation(value: Any) -> Activation:
-    checked = checks.activation(value)
-    return Activation(checked if isinstance(checked, str) else getattr(value, "__name__", type(value).__name__), checked)
+def _activation(value: Any) -> FollowingActivation:
+    function = checks.activation(value)
+    return FollowingActivation(function if isinstance(function, str) else getattr(value, "__name__", type(value).__name__), function)
 
 
-def _alpha(value: Any) -> Alpha:
+def _alpha(value: Any) -> AlphaByDepth:
     if isinstance(value, str):
         return checks.choice("alpha", value, ("linear",))
     if callable(value):
-        return value  # type: ignore[no-any-return]
-    if isinstance(value, (Sequence, np.ndarray)):
+        return _takes_one("alpha", value, "the depth")
+    if isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim):
         return [checks.alpha(number) for number in value]
     return checks.alpha(value)
 
 
-def _base(value: Any) -> Base:
+def _base(value: Any) -> InitFunction:
     if callable(value):
-        if not _takes_one(value):
-            raise TypeError(f"base: expected a callable that needs only a tensor to fill, got {value!r}")
-        return value  # type: ignore[no-any-return]
-    known = base_functions()
+        return _takes_one("base", value, "a tensor to fill")
+    known = init_functions()
     return known[checks.choice("base", value.removesuffix("_") if isinstance(value, str) else value, known)]
 
 
-def _takes_one(function: Callable[..., Any]) -> bool:
+def _takes_one(name: str, function: Callable[..., Any], what: str) -> Callable[..., Any]:
+    """Check that a callable needs one argument only."""
     try:
         inspect.signature(function).bind(None)
     except TypeError:
-        return False
+        raise TypeError(f"{name}: expected a callable that needs only {what}, got {function!r}") from None
     except ValueError:  # no signature to be had
-        return True
-    return True
+        pass
+    return function
 
 
 def _bias(value: object) -> str | float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -10,18 +11,18 @@ import torch
 from torch import nn
 
 from nc_fast.criteria import Criterion
-from nc_fast.init import arguments, state
-from nc_fast.init.activations import Activation
-from nc_fast.init.arguments import Alpha, Options
-from nc_fast.init.candidates import Base
+from nc_fast.init import arguments
+from nc_fast.init.activations import FollowingActivation
+from nc_fast.init.arguments import AlphaByDepth, InitOptions
+from nc_fast.init.candidates import GivenCandidates, InitFunction
 from nc_fast.init.criteria import fisher_scores
-from nc_fast.init.fill import Step
-from nc_fast.init.layers import find
-from nc_fast.init.pick import Rules
-from nc_fast.init.report import InitReport, KeptLayer
-from nc_fast.init.sampling import Samples, collect
+from nc_fast.init.layers.find import find_layers
+from nc_fast.init.pick import PickRules
+from nc_fast.init.report import InitReport
+from nc_fast.init.sampling import SampledData, collect
+from nc_fast.init.state import as_found, isolated_rng
 from nc_fast.init.trace import Trace, trace
-from nc_fast.init.walk import Walk
+from nc_fast.init.walk import LayerPlan, Walk
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
@@ -33,8 +34,8 @@ def campaign_(
     data: Any,
     *,
     pool: int = 10,
-    base: str | Base = "kaiming_normal",
-    alpha: Alpha = "linear",
+    base: str | InitFunction = "kaiming_normal",
+    alpha: AlphaByDepth = "linear",
     bias: str | float = "center",
     gain: float = 1.0,
     max_samples: int | None = 2000,
@@ -139,52 +140,56 @@ def campaign_(
     started = perf_counter()
     net = arguments.model(model)
     options = arguments.options(pool, base, alpha, bias, gain, max_samples, by_class, criterion, method, generator, progress)
-    found, unfit = find(net)
-    if not found and not unfit:
+    fit, unfit = find_layers(net)
+    if not fit and not unfit:
         raise ValueError("model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none")
-    names = [layer.name for layer in found]
-    wanted = arguments.chosen(layers, names + list(unfit))
+    names = [layer.name for layer in fit]
+    asked = arguments.layer_names(layers, names + [layer.name for layer in unfit])
     named = arguments.activations(activations, names)
-    brought = arguments.candidates(candidates, found)
+    given = arguments.candidates(candidates, fit)
     device = next(net.parameters()).device
-    with state.isolated_rng(generator, device, data):
-        samples = collect(data, options.max_samples)
-        _enough_classes(options, samples, 1.0)
-        with state.as_found(net, {layer.module for layer in found if layer.name in wanted}):
-            seen = trace(net, found, samples.first, device)
-            plan = _plan(seen, wanted, named, options)
-            _enough_classes(options, samples, min((step.rules.alpha for step in plan), default=1.0))
-            reports = Walk(net, device, samples, seen.bytes_per_sample, options.progress).run(plan, brought, options)
-    kept = {**{name: reason for name, (_, reason) in unfit.items()}, **seen.unmet}
-    kinds = {**{layer.name: layer.kind for layer in found}, **{name: kind for name, (kind, _) in unfit.items()}}
+    with isolated_rng(generator, device, data):
+        sampled = collect(data, options.max_samples)
+        with as_found(net, {layer.module for layer in fit if layer.name in asked}):
+            traced = trace(net, fit, sampled.first, device)
+            plans = _plans(traced, asked, named, given, options)
+            _enough_classes(options, sampled, plans)
+            reports = Walk(net, device, sampled, traced.bytes_per_sample, plans).run(options)
     return InitReport(
         layers=tuple(reports),
-        kept=tuple(KeptLayer(name, kinds[name], reason) for name, reason in kept.items() if name in wanted),
-        samples=samples.size,
-        classes=len(samples.classes),
+        kept=tuple(layer for layer in (*unfit, *traced.kept) if layer.name in asked),
+        samples=sampled.size,
+        classes=len(sampled.classes),
         seconds=perf_counter() - started,
-        notes=samples.notes,
+        notes=sampled.notes,
     )
 
 
-def _plan(seen: Trace, wanted: set[str], named: Mapping[str, Activation], options: Options) -> list[Step]:
-    met = [one for one in seen.met if one.layer.name in wanted]
-    depth = 1 + max((one.position for one in seen.met), default=0)
-    alphas = arguments.alphas(options.alpha, [one.position for one in met], depth, [one.layer.name for one in met])
-    steps = []
-    for one, weight in zip(met, alphas, strict=True):
-        activation = named.get(one.layer.name, one.activation)
-        last = one is seen.met[-1]
-        assigned = options.by_class and last
-        rules = Rules(activation, weight, options.by_class, options.criterion, options.screened, one.normalized, assigned)
+def _plans(
+    traced: Trace,
+    asked: set[str],
+    named: Mapping[str, FollowingActivation],
+    given: Mapping[str, GivenCandidates],
+    options: InitOptions,
+) -> list[LayerPlan]:
+    layers = [one for one in traced.layers if one.layer.name in asked]
+    depth = 1 + max((one.position for one in traced.layers), default=0)
+    alphas = arguments.alphas(options.alpha, [one.position for one in layers], depth, [one.layer.name for one in layers])
+    plans = []
+    for one, alpha in zip(layers, alphas, strict=True):
+        name = one.layer.name
+        # The BatchNorm in between was seen, whatever the user says follows it.
+        activation = replace(named[name], normalized=one.activation.normalized) if name in named else one.activation
+        last = one is traced.layers[-1]
+        rules = PickRules(activation, alpha, options.by_class, options.criterion, options.screened, options.by_class and last)
         # What ends in a sum or in attention meets no rectifier: He's sqrt(2) would let residual streams and attention grow.
-        linear = options.rectifying and activation.function == "identity" and not (last or one.normalized)
-        steps.append(Step(one, rules, options.gain * (LINEAR_GAIN if linear else 1)))
-    return steps
+        linear = options.rectifying and activation.function == "identity" and not (last or activation.normalized)
+        plans.append(LayerPlan(one.layer, one.axis, rules, options.gain * (LINEAR_GAIN if linear else 1), given.get(name)))
+    return plans
 
 
-def _enough_classes(options: Options, samples: Samples, alpha: float) -> None:
+def _enough_classes(options: InitOptions, sampled: SampledData, plans: Iterable[LayerPlan]) -> None:
     if options.criterion is None:
-        checks.enough_classes(alpha, samples.classes)
-    elif options.criterion is fisher_scores and len(samples.classes) < 2:
-        raise ValueError(f"data: expected at least two classes for criterion='fisher', got {len(samples.classes)}")
+        checks.enough_classes(min((plan.rules.alpha for plan in plans), default=1.0), sampled.classes)
+    elif options.criterion is fisher_scores and len(sampled.classes) < 2:
+        raise ValueError(f"data: expected at least two classes for criterion='fisher', got {len(sampled.classes)}")

@@ -1,8 +1,7 @@
-"""The criteria that campaign_ knows by name."""
+"""The Fisher criterion, which campaign_ knows by name beside the information-bottleneck one."""
 
 from __future__ import annotations
 
-from nc_fast.criteria import Criterion
 from nc_fast.inputs.arrays import array_namespace
 from nc_fast.types import Array, ClassMoments
 
@@ -46,10 +45,3 @@ def fisher_scores(moments: ClassMoments) -> tuple[Array, Array]:
     score = xp.where(scattered, between / xp.where(scattered, within, xp.ones_like(within)), xp.zeros_like(within))
     perfect = 2 * score.max() if score.max() > 0 else score.max() + 1
     return xp.where(~scattered & (between > 0), perfect, score), xp.argmax(moments.mean, 0)
-
-
-def by_name(criterion: str | Criterion | None) -> Criterion | None:
-    """Return the criterion for a name: None for "ib", the default; the user's own as it is."""
-    if criterion is None or criterion == "ib":
-        return None
-    return fisher_scores if isinstance(criterion, str) else criterion

@@ -1,4 +1,4 @@
-"""One group's campaign: score a pool on the layer's samples, select, and put the picks in order."""
+"""A campaign for one group of a layer's neurons: score the candidates on the layer's samples, select, put the picks in order."""
 
 from __future__ import annotations
 
@@ -13,37 +13,35 @@ from torch import Tensor
 from nc_fast.api import campaign, class_moments, select
 from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
-from nc_fast.init.activations import Activation
+from nc_fast.init.activations import FollowingActivation
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import join_labels
 from nc_fast.types import Certificate, ClassMoments, Scores
 
 SCREENED_BYTES = 1 << 30  # of a layer's samples: screening reads them more than once, so they are held; beyond, scoring is exact
 
-Samples = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # (n, D) and (n,) blocks, from the start at every call
+SampleBlocks = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # (n, D) and (n,) blocks, from the start at every call
 
 
 @dataclass(frozen=True)
-class Rules:
+class PickRules:
     """How a layer's neurons are scored and picked.
 
     Attributes
     ----------
-    activation : what follows the layer.
+    activation : what follows the layer; after a fresh BatchNorm, neurons are compared at mean 0 and standard deviation 1.
     alpha : weight of I(X;Z).
     by_class : share the picks over the classes.
-    criterion : scores and groups instead of the contract's, or None.
+    criterion : scores and groups the candidates instead of ``ib_scores``, or None.
     screened : estimate the scores of candidates that cannot be picked (``method="screened"``).
-    normalized : a BatchNorm follows: neurons are compared at mean 0 and standard deviation 1.
     assigned : the classes are the outputs': neuron j stands for class j.
     """
 
-    activation: Activation
+    activation: FollowingActivation
     alpha: float
     by_class: bool
     criterion: Criterion | None
     screened: bool
-    normalized: bool
     assigned: bool
 
     def scores(self, moments: ClassMoments) -> Scores:
@@ -52,13 +50,13 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The picks.
+class GroupPicks:
+    """The picks for one group of neurons.
 
     Attributes
     ----------
-    indices : their row numbers in the pool, in the order of the layer's neurons.
-    score, pool_score : mean scores of the picks and of the pool.
+    indices : their row numbers among the candidates, in the order of the layer's neurons.
+    score, pool_score : mean scores of the picks and of all candidates.
     live : how many candidates were fit to be picked.
     certificate : of a screened campaign.
     """
@@ -67,10 +65,10 @@ class Choice:
     score: float
     pool_score: float
     live: int
-    certificate: Certificate | None = None
+    certificate: Certificate | None
 
 
-def choose(weight: Tensor, bias: Tensor, samples: Samples, k: int, rules: Rules) -> Choice:
+def pick_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, rules: PickRules) -> GroupPicks:
     """Pick k of the candidates, the rows of ``weight`` (M, D), which will be installed with ``bias`` (M,)."""
     device = _compute_device(weight)
     W, b = weight.to(device).T, bias.to(device)  # the array API wants columns; a transposed view, no copy
@@ -79,49 +77,51 @@ def choose(weight: Tensor, bias: Tensor, samples: Samples, k: int, rules: Rules)
         for X, y in samples():
             yield X.to(device), y
 
+    one_output = rules.assigned and k == 1
     with warnings.catch_warnings():  # the report says it when dead candidates had to be picked
         warnings.simplefilter("ignore", UserWarning)
-        held = _held(blocks()) if rules.screened and not (rules.normalized or _one_output(rules, k)) else None
+        held = _held(blocks()) if rules.screened and not (rules.activation.normalized or one_output) else None
         return _exact(W, b, blocks, k, rules) if held is None else _screened(W, b, *held, k, rules)
 
 
-def _exact(W: Tensor, b: Tensor, blocks: Samples, k: int, rules: Rules) -> Choice:
+def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules) -> GroupPicks:
     scored_W, scored_b = W, b
-    if rules.normalized:
+    if rules.activation.normalized:
         spread = class_moments(W, blocks(), activation="identity").spread()
         scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread)).to(W.dtype)
         scored_W, scored_b = W * scale, b * scale
     moments = class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
     scores = rules.scores(moments)
-    indices = _select(W, scores, moments, k, rules)
+    second = np.flatnonzero(as_numpy(scores.group) == 1)
+    if rules.assigned and k == 1 and len(scores.classes) == 2 and len(second):  # one output for two classes: high for the second
+        rows = torch.from_numpy(second).to(W.device)
+        subset = Scores(scores.score[rows], scores.group[rows], scores.live[rows], scores.classes)
+        indices = second[as_numpy(select(W[:, rows], subset, 1).indices)]
+    else:
+        indices = as_numpy(select(W, scores, k, by_class=rules.by_class).indices)
+    return _in_order(indices, scores, lambda: as_numpy(moments.mean)[:, indices], rules)
+
+
+def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: PickRules) -> GroupPicks:
+    function = rules.activation.function
+    alpha, by_class, criterion = rules.alpha, rules.by_class, rules.criterion
+    result = campaign(W, X, y, k, bias=b, activation=function, alpha=alpha, by_class=by_class, criterion=criterion, method="screened")
+    rows = result.indices
+
+    def class_means() -> np.ndarray:
+        return as_numpy(class_moments(W[:, rows], X, y, bias=b[rows], activation=function).mean)
+
+    return _in_order(as_numpy(rows), result.candidates, class_means, rules, result.certificate)
+
+
+def _in_order(
+    indices: np.ndarray, scores: Scores, class_means: Callable[[], np.ndarray], rules: PickRules, certificate: Certificate | None = None
+) -> GroupPicks:
+    """Put the picks in the order of the layer's neurons; ``class_means`` gives theirs, (C, k)."""
+    outputs = output_of_class(scores.classes, len(indices)) if rules.assigned else None
+    ordered = deal(indices, as_numpy(scores.group)[indices]) if outputs is None else assign(indices, class_means(), outputs)
     score = as_numpy(scores.score)
-    return Choice(indices, float(score[indices].mean()), float(score.mean()), int(as_numpy(scores.live).sum()))
-
-
-def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: Rules) -> Choice:
-    found = campaign(
-        W,
-        X,
-        y,
-        k,
-        bias=b,
-        activation=rules.activation.function,
-        alpha=rules.alpha,
-        by_class=rules.by_class,
-        criterion=rules.criterion,
-        method="screened",
-    )
-    indices, scores = as_numpy(found.indices), found.candidates
-
-    def means(picks: np.ndarray) -> np.ndarray:
-        rows = torch.from_numpy(picks).to(W.device)
-        moments = class_moments(W[:, rows], X, y, bias=b[rows], activation=rules.activation.function)
-        return as_numpy(moments.mean)
-
-    score = as_numpy(scores.score)
-    ordered = _ordered(indices, as_numpy(scores.group), scores.classes, means, rules)
-    live = int(as_numpy(scores.live).sum())
-    return Choice(ordered, float(score[indices].mean()), float(score.mean()), live, found.certificate)
+    return GroupPicks(ordered, float(score[ordered].mean()), float(score.mean()), int(as_numpy(scores.live).sum()), certificate)
 
 
 def _held(blocks: Iterator[tuple[Tensor, np.ndarray]]) -> tuple[Tensor, np.ndarray] | None:
@@ -134,30 +134,6 @@ def _held(blocks: Iterator[tuple[Tensor, np.ndarray]]) -> tuple[Tensor, np.ndarr
             return None
         parts.append((X, y))
     return parts[0] if len(parts) == 1 else (torch.cat([X for X, _ in parts]), join_labels([y for _, y in parts]))
-
-
-def _one_output(rules: Rules, k: int) -> bool:
-    return rules.assigned and k == 1
-
-
-def _select(W: Tensor, scores: Scores, moments: ClassMoments, k: int, rules: Rules) -> np.ndarray:
-    if _one_output(rules, k) and len(moments.classes) == 2:
-        second = np.flatnonzero(as_numpy(scores.group) == 1)  # one output for two classes: high stands for the second
-        if len(second):
-            rows = torch.from_numpy(second).to(W.device)
-            subset = Scores(scores.score[rows], scores.group[rows], scores.live[rows], scores.classes)
-            best: np.ndarray = second[as_numpy(select(W[:, rows], subset, 1).indices)]
-            return best
-    indices = as_numpy(select(W, scores, k, by_class=rules.by_class).indices)
-    return _ordered(indices, as_numpy(scores.group), moments.classes, lambda picks: as_numpy(moments.mean)[:, picks], rules)
-
-
-def _ordered(
-    indices: np.ndarray, group: np.ndarray, classes: np.ndarray, means: Callable[[np.ndarray], np.ndarray], rules: Rules
-) -> np.ndarray:
-    """Return the picks in the order of the layer's neurons; ``means`` gives the class means (C, k) of picks."""
-    outputs = output_of_class(classes, len(indices)) if rules.assigned else None
-    return deal(indices, group[indices]) if outputs is None else assign(indices, means(indices), outputs)
 
 
 def deal(indices: np.ndarray, group: np.ndarray) -> np.ndarray:

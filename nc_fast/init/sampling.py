@@ -20,28 +20,35 @@ from torch.utils.data import (
 )
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.labels import LABEL_KINDS
+from nc_fast.inputs.arrays import as_numpy
+from nc_fast.inputs.labels import LABEL_KINDS, join_labels
 from nc_fast.quota import share_quota
 
 SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
-Inputs = Any  # what the model is called with: a tensor, a tuple of positional or a dict of keyword arguments
+ModelInputs = Any  # what the model is called with: a tensor, a tuple of positional or a dict of keyword arguments
 
 
 @dataclass(frozen=True)
-class Batch:
+class LabelledBatch:
     """Inputs of some samples and their labels, (n,), or (n, *positions) with a label for every token or pixel."""
 
-    inputs: Inputs
+    inputs: ModelInputs
     labels: np.ndarray
 
     def __len__(self) -> int:
         """Return the number of samples."""
         return len(self.labels)
 
-    def take(self, rows: Any) -> Batch:
+    def take(self, rows: Any) -> LabelledBatch:
         """Return the samples at the given rows (a slice or (m,) integers)."""
         index = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
-        return Batch(_map(lambda x: x[index.to(x.device) if isinstance(index, torch.Tensor) else index], self.inputs), self.labels[rows])
+        inputs = _map(lambda x: x[index.to(x.device) if isinstance(index, torch.Tensor) else index], self.inputs)
+        return LabelledBatch(inputs, self.labels[rows])
+
+    def blocks(self, size: int) -> Iterator[LabelledBatch]:
+        """Yield the samples in order, at most ``size`` at a time."""
+        for first in range(0, len(self), size):
+            yield self.take(slice(first, first + size))
 
     def run(self, model: torch.nn.Module, device: torch.device) -> Any:
         """Call the model."""
@@ -52,8 +59,8 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Where layers get their samples from.
+class SampledData:
+    """The user's data as layers get them.
 
     Attributes
     ----------
@@ -64,19 +71,19 @@ class Samples:
     notes : what the report should say about them.
     """
 
-    read: Callable[[int], Iterator[Batch]]
+    read: Callable[[int], Iterator[LabelledBatch]]
     size: int
     held: bool
     classes: np.ndarray
     notes: tuple[str, ...] = ()
 
-    def first(self, n: int) -> Batch:
+    def first(self, n: int) -> LabelledBatch:
         """Return the first n samples, again from the start where there are fewer."""
-        batch = next(iter(self.read(n)))
+        batch = next(self.read(n))
         return batch if len(batch) == n else batch.take(np.arange(n) % len(batch))
 
 
-def collect(data: Any, max_samples: int | None) -> Samples:
+def collect(data: Any, max_samples: int | None) -> SampledData:
     """Return a class-stratified sample of ``data``, or, with None, all of it, streamed."""
     pair = _pair(data)
     if pair is not None:
@@ -87,8 +94,7 @@ def collect(data: Any, max_samples: int | None) -> Samples:
         raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
     if max_samples is None:
         return _streamed(data)
-    direct = _indexed(data, max_samples)
-    return direct if direct is not None else _searched(_batches(data), max_samples)
+    return _indexed(data, max_samples) or _searched(_batches(data), max_samples)
 
 
 def stratified(labels: np.ndarray, n: int) -> np.ndarray:
@@ -106,35 +112,28 @@ def stratified(labels: np.ndarray, n: int) -> np.ndarray:
     return np.asarray(chosen[torch.randperm(n).numpy()])
 
 
-def _held(batch: Batch, notes: tuple[str, ...] = ()) -> Samples:
+def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
     for x in _leaves(batch.inputs):  # of all data, only what is used is looked at
         if x.is_floating_point():
             checks.finite("data: X", x)
-
-    def read(size: int) -> Iterator[Batch]:
-        for first in range(0, len(batch), size):
-            yield batch.take(slice(first, first + size))
-
-    return Samples(read, len(batch), True, np.unique(batch.labels), notes)
+    return SampledData(batch.blocks, len(batch), True, np.unique(batch.labels), notes)
 
 
-def _streamed(data: Any) -> Samples:
+def _streamed(data: Any) -> SampledData:
     if iter(data) is data:
         raise TypeError("data: expected something that can be read more than once when max_samples=None, got a one-shot iterator")
 
-    def read(size: int) -> Iterator[Batch]:
+    def read(size: int) -> Iterator[LabelledBatch]:
         for batch in _batches(data):
-            for first in range(0, len(batch), size):
-                yield batch.take(slice(first, first + size))
+            yield from batch.blocks(size)
 
     size, classes = 0, np.array([], np.int64)
     for batch in _batches(data):
-        found = np.unique(batch.labels)
-        size, classes = size + len(batch), np.union1d(classes, found) if size else found
-    return Samples(read, size, False, classes)
+        size, classes = size + len(batch), np.unique(join_labels([classes, np.unique(batch.labels)]))
+    return SampledData(read, size, False, classes)
 
 
-def _indexed(data: Any, n: int) -> Samples | None:
+def _indexed(data: Any, n: int) -> SampledData | None:
     """Sample a loader by reading only the samples chosen, where the labels are known without loading the images."""
     if not (
         isinstance(data, DataLoader)
@@ -159,11 +158,11 @@ def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:
         labels = _known_labels(dataset.dataset)
         return None if labels is None else labels[np.asarray(dataset.indices)]
     if isinstance(dataset, TensorDataset):
-        return _numpy(dataset.tensors[-1]) if len(dataset.tensors) > 1 else None
+        return as_numpy(dataset.tensors[-1]) if len(dataset.tensors) > 1 else None
     targets = getattr(dataset, "targets", None)
     if targets is None or not hasattr(dataset, "__len__") or len(targets) != len(dataset):
         return None
-    labels = _numpy(targets)
+    labels = as_numpy(targets)
     return labels if labels.ndim == 1 and labels.dtype.kind in LABEL_KINDS else None
 
 
@@ -175,16 +174,16 @@ def _tensors(dataset: Dataset[Any], rows: np.ndarray) -> tuple[torch.Tensor, ...
     return None
 
 
-def _load(loader: DataLoader[Any], rows: np.ndarray, number: int) -> Batch:
+def _load(loader: DataLoader[Any], rows: np.ndarray, number: int) -> LabelledBatch:
     dataset = loader.dataset
     many = getattr(dataset, "__getitems__", None)
     items = many(rows.tolist()) if many else [dataset[row] for row in rows.tolist()]
     return _batch(loader.collate_fn(items), number)
 
 
-def _searched(batches: Iterator[Batch], n: int) -> Samples:
+def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
     """Read batches until every class seen has its share of n, SEARCH_FACTOR · n samples were read, or the data ends."""
-    held: list[Batch] = []
+    held: list[LabelledBatch] = []
     counts: dict[Any, int] = {}
     read = 0
     for batch in batches:
@@ -205,7 +204,7 @@ def _searched(batches: Iterator[Batch], n: int) -> Samples:
     return _held(joined.take(stratified(joined.labels, min(n, len(joined)))), notes)
 
 
-def _batches(data: Iterable[Any]) -> Iterator[Batch]:
+def _batches(data: Iterable[Any]) -> Iterator[LabelledBatch]:
     number = -1
     for number, item in enumerate(data):
         yield _batch(item, number)
@@ -213,74 +212,68 @@ def _batches(data: Iterable[Any]) -> Iterator[Batch]:
         raise ValueError("data: expected at least one batch, got none")
 
 
-def _batch(item: Any, number: int) -> Batch:
-    where = f"data: batch {number}:"
+def _batch(item: Any, number: int) -> LabelledBatch:
+    name = f"data: batch {number}"
     if isinstance(item, Mapping):
         if "labels" not in item:
-            raise TypeError(f"{where} expected a key 'labels', got {sorted(map(str, item))}")
-        inputs: Inputs = {key: value for key, value in item.items() if key != "labels"}
-        labels = item["labels"]
-    elif isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
-        inputs, labels = (item[0] if len(item) == 2 else tuple(item[:-1])), item[-1]
-    else:
-        raise TypeError(f"{where} expected (X, y), got {type(item).__name__}")
-    return checked(where, inputs, labels)
+            raise TypeError(f"{name}: expected a key 'labels', got {sorted(map(str, item))}")
+        return _checked(name, {argument: value for argument, value in item.items() if argument != "labels"}, item["labels"])
+    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
+        return _checked(name, item[0] if len(item) == 2 else tuple(item[:-1]), item[-1])
+    raise TypeError(f"{name}: expected (X, y), got {type(item).__name__}")
 
 
-def checked(where: str, inputs: Inputs, labels: Any) -> Batch:
-    """Return a Batch, after checking that its parts are tensors of one length with labels a campaign can use."""
-    inputs = _map(_tensor, tuple(inputs) if isinstance(inputs, list) else inputs)
+def _checked(name: str, inputs: ModelInputs, labels: Any) -> LabelledBatch:
+    """Return a batch, after checking that its parts are tensors of one length with labels a campaign can use."""
+    inputs = _map(lambda x: _tensor(name, x), inputs)
     leaves = _leaves(inputs)
     if not leaves:
-        raise TypeError(f"{where} expected X as tensors, got {type(inputs).__name__}")
-    y = _numpy(labels)
-    if y.dtype.kind == "f":
-        raise TypeError(f"{where} expected y as integer, boolean or string labels, got {y.dtype}; bin it first: torch.bucketize(y, edges)")
-    if y.dtype.kind not in LABEL_KINDS:
-        raise TypeError(f"{where} expected y as integer, boolean or string labels, got {y.dtype}")
+        raise TypeError(f"{name}: expected X as tensors, got {type(inputs).__name__}")
+    y = checks.label_array(name, labels, part="y", binning="torch.bucketize(y, edges)")
     if y.ndim < 1 or any(x.ndim < 1 or len(x) != len(y) for x in leaves):
         shapes = ", ".join(str(tuple(x.shape)) for x in leaves)
-        raise ValueError(f"{where} expected X and y of one length, got X {shapes} and y {y.shape}")
+        raise ValueError(f"{name}: expected X and y of one length, got X {shapes} and y {y.shape}")
     if len(y) == 0:
-        raise ValueError(f"{where} expected at least one sample, got none")
-    return Batch(inputs, y)
+        raise ValueError(f"{name}: expected at least one sample, got none")
+    return LabelledBatch(inputs, y)
 
 
-def _pair(data: Any) -> Batch | None:
+def _pair(data: Any) -> LabelledBatch | None:
     arrays = (torch.Tensor, np.ndarray)
     if not (isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], arrays)):
         return None
     X, y = data
-    is_inputs = isinstance(X, (torch.Tensor, np.ndarray, Mapping)) or (
-        isinstance(X, (tuple, list)) and all(isinstance(x, arrays) for x in X)
-    )
-    return checked("data:", dict(X) if isinstance(X, Mapping) else X, y) if is_inputs else None
+    several = isinstance(X, (tuple, list)) and all(isinstance(x, arrays) for x in X)
+    return _checked("data", X, y) if several or isinstance(X, (*arrays, Mapping)) else None
 
 
-def _join(batches: Sequence[Batch]) -> Batch:
-    first = batches[0].inputs
-    flat = [_leaves(batch.inputs) for batch in batches]
-    joined = iter([torch.cat(parts) for parts in zip(*flat, strict=True)])
-    return Batch(_map(lambda _: next(joined), first), np.concatenate([batch.labels for batch in batches]))
+def _join(batches: Sequence[LabelledBatch]) -> LabelledBatch:
+    parts = zip(*(_leaves(batch.inputs) for batch in batches), strict=True)
+    joined = iter([torch.cat(tensors) for tensors in parts])
+    return LabelledBatch(_map(lambda _: next(joined), batches[0].inputs), join_labels([batch.labels for batch in batches]))
 
 
-def _map(function: Callable[[Any], Any], inputs: Inputs) -> Inputs:
+def _map(function: Callable[[Any], Any], inputs: ModelInputs) -> ModelInputs:
+    """Return the inputs with the function applied to every tensor and array, however nested; lists become tuples."""
     if isinstance(inputs, Mapping):
-        return {key: _map(function, value) for key, value in inputs.items()}
+        return {name: _map(function, value) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(_map(function, value) for value in inputs)
     return function(inputs) if isinstance(inputs, (torch.Tensor, np.ndarray)) else inputs
 
 
-def _leaves(inputs: Inputs) -> list[torch.Tensor]:
-    found: list[torch.Tensor] = []
-    _map(found.append, inputs)
-    return found
+def _leaves(inputs: ModelInputs) -> list[torch.Tensor]:
+    tensors: list[torch.Tensor] = []
+    _map(tensors.append, inputs)
+    return tensors
 
 
-def _tensor(value: torch.Tensor | np.ndarray) -> torch.Tensor:
-    return value.detach() if isinstance(value, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(value))
-
-
-def _numpy(labels: Any) -> np.ndarray:
-    return labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else np.asarray(labels)
+def _tensor(name: str, value: torch.Tensor | np.ndarray) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name}: expected X without a mask, got a masked array; fill it first")
+    try:
+        return torch.from_numpy(np.ascontiguousarray(value))
+    except TypeError:
+        raise TypeError(f"{name}: expected X of a dtype that torch has too, got {value.dtype}") from None

@@ -94,15 +94,21 @@ def labels(name: str, value: object, n_samples: int) -> tuple[np.ndarray, np.nda
 
 def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
     """Check (N,) labels; return them as a NumPy array."""
-    y = as_numpy(as_array(name, value))
-    if y.dtype == object:
-        y = as_array(name, y.tolist())
-    if y.dtype.kind == "f":
-        raise TypeError(f"{name}: expected integer, boolean or string labels, got {y.dtype}; bin it first: numpy.digitize(y, edges)")
-    if y.dtype.kind not in LABEL_KINDS:
-        raise TypeError(f"{name}: expected integer, boolean or string labels, got {y.dtype}")
+    y = label_array(name, value)
     if y.shape != (n_samples,):
         raise ValueError(f"{name}: expected shape (N,) = ({n_samples},), got {y.shape}")
+    return y
+
+
+def label_array(name: str, value: object, *, part: str = "", binning: str = "numpy.digitize(y, edges)") -> np.ndarray:
+    """Check the kind of labels of any shape; return them as a NumPy array. ``part`` says which part of ``name`` they are."""
+    y = as_numpy(as_array(f"{name}: {part}" if part else name, value))
+    if y.dtype == object:
+        y = as_array(name, y.tolist())
+    if y.dtype.kind not in LABEL_KINDS:
+        kinds = f"{part} as integer, boolean or string labels" if part else "integer, boolean or string labels"
+        hint = f"; bin it first: {binning}" if y.dtype.kind == "f" else ""
+        raise TypeError(f"{name}: expected {kinds}, got {y.dtype}{hint}")
     return y.astype(y.dtype.newbyteorder("="), copy=False)
 
 

@@ -13,7 +13,9 @@ from torch import nn
 from torch.nn.utils import prune
 
 from nc_fast.init import campaign_
-from nc_fast.init.layers import AttentionOutput, BatchAxis, ConvLayer, ProjectionLayer, patches, spread_labels
+from nc_fast.init.layers.attention import AttentionOutput, ProjectionLayer
+from nc_fast.init.layers.base import BatchAxis, spread_labels
+from nc_fast.init.layers.convolution import ConvLayer, patches
 
 SAMPLES_FIRST = BatchAxis(0, 1)
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -68,7 +70,7 @@ def test_every_patch_has_its_image_s_label():
 
 
 def test_patches_come_in_bounded_blocks(monkeypatch):
-    monkeypatch.setattr("nc_fast.init.layers.PATCH_BYTES", 4 * 9 * 16)
+    monkeypatch.setattr("nc_fast.init.layers.convolution.PATCH_BYTES", 4 * 9 * 16)
     layer = ConvLayer("conv", nn.Conv2d(1, 1, 3))
     blocks = list(layer.rows(torch.randn(5, 1, 6, 6), SAMPLES_FIRST, np.arange(5), 0))
     assert [len(X) for X, _ in blocks] == [16] * 5

@@ -1,0 +1,128 @@
+"""What every kind of layer has: a weight and a bias to read and install, and inputs that become labelled samples."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
+
+CallArguments = tuple[tuple[Any, ...], dict[str, Any]]  # what a module is called with: positional and keyword
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """Where the samples are in a layer's input: which dimension, and how many consecutive rows belong to one sample."""
+
+    dim: int
+    rows: int
+
+
+class Layer(ABC):
+    """A weight that a campaign can fill: ``out`` neurons, each reading D features of the layer's input.
+
+    Attributes
+    ----------
+    name : in the report and in the arguments ``layers``, ``activations``, ``candidates``.
+    host : the module whose call brings the input.
+    module, weight_name, bias_name : where weight and bias are.
+    groups : output rows fall into this many blocks, each with input channels of its own.
+    """
+
+    kind: str
+    groups = 1
+    weight_name = "weight"
+    bias_name = "bias"
+
+    def __init__(self, name: str, host: nn.Module, module: nn.Module) -> None:
+        self.name = name
+        self.host = host
+        self.module = module
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as the forward pass uses it, (out, fan_in / groups, ...)."""
+        return getattr(self.module, self.weight_name).detach()  # type: ignore[no-any-return]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The bias (out,), or None."""
+        bias = getattr(self.module, self.bias_name, None)
+        return None if bias is None else bias.detach()
+
+    @property
+    def trains_bias(self) -> bool:
+        """Whether there is a bias to set: it exists and is not frozen."""
+        return any(parameter.requires_grad for parameter in parameters_behind(self.module, self.bias_name))
+
+    def install(self, weight: Tensor) -> None:
+        """Write the weight, (out, D), in place or through the parametrization."""
+        self._write(self.weight_name, weight.reshape(self.weight.shape).to(self.weight.dtype))
+
+    def install_bias(self, bias: Tensor) -> None:
+        """Write the bias, (out,)."""
+        self._write(self.bias_name, bias.to(self.weight.dtype))
+
+    def _write(self, name: str, value: Tensor) -> None:
+        if parametrize.is_parametrized(self.module, name):
+            setattr(self.module, name, value.clone())
+            _settle(self.module, name)
+        else:
+            getattr(self.module, name).copy_(value)
+
+    def input(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        """Return the layer's input from the arguments of its host's call: the first one, unless the kind says otherwise."""
+        return args[0] if args else kwargs["input"]  # type: ignore[no-any-return]
+
+    @abstractmethod
+    def rows(self, x: Tensor, axis: BatchAxis, labels: np.ndarray, group: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield what a group's neurons read as samples (n, D) with their labels (n,), in blocks of bounded size."""
+
+    @abstractmethod
+    def preactivation(self, x: Tensor, axis: BatchAxis, n: int) -> Tensor:
+        """Return the output for the first n samples of an input as (rows, out)."""
+
+    def _weight_and_bias_like(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        return self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
+
+
+def spread_labels(labels: np.ndarray, rows: int, positions: tuple[int, ...]) -> np.ndarray:
+    """Give every position of a sample its label: (B,) or (B, *some positions) -> (B · rows, *positions).
+
+    Raises
+    ------
+    ValueError
+        When labels for positions do not fit the positions there are.
+    """
+    positions_of_sample = ((rows,) if rows > 1 else ()) + positions
+    given = labels.shape[1:]
+    if given != positions_of_sample[: len(given)]:
+        raise ValueError(f"labels for each of {given} positions do not fit an input with {positions_of_sample}")
+    one_each = labels.reshape(*labels.shape, *(1,) * (len(positions_of_sample) - len(given)))
+    return np.broadcast_to(one_each, (len(labels), *positions_of_sample)).reshape(len(labels) * rows, *positions)
+
+
+def parameters_behind(module: nn.Module, name: str) -> list[nn.Parameter]:
+    """Return the parameters a weight or bias consists of: itself, the originals behind a parametrization, or none."""
+    if parametrize.is_parametrized(module, name):
+        parametrization: Any = module.parametrizations[name]  # type: ignore[index]
+        # without the parameters of the parametrization's own modules
+        return [parameter for path, parameter in parametrization.named_parameters(recurse=False) if path.startswith("original")]
+    value = getattr(module, name, None)
+    return [value] if isinstance(value, nn.Parameter) else []
+
+
+def _settle(module: nn.Module, name: str) -> None:
+    """Let a parametrization that estimates something of its weight (spectral_norm) do so for the new one."""
+    parts = list(module.parametrizations[name].modules())  # type: ignore[index, union-attr]
+    for training in (True, False):
+        for part in parts:
+            part.training = training
+        for _ in range(SETTLING_READS if training else 0):
+            getattr(module, name)
