@@ -47,7 +47,7 @@ PASSED_THROUGH = _names(
     "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize "
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
 )
-# Functions that combine the value linearly with others, or end in probabilities: what the neuron says is its pre-activation.
+# Functions that combine the value linearly with others, or end in probabilities: the neuron is scored by its pre-activation.
 LINEAR_ENDS = _names(
     "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ mul mul_ __mul__ __rmul__ __imul__ div __truediv__ mean sum "
     "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul __matmul__ mm bmm addmm baddbmm einsum "

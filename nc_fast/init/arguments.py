@@ -1,4 +1,4 @@
-"""Checks of campaign_'s arguments: one clear message before any work."""
+"""Checks of campaign_'s arguments: one clear message before any layer changes."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def pick_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, ru
 
 
 def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules) -> GroupPicks:
+    """Score every candidate on all samples."""
     scored_W, scored_b = W, b
     if rules.activation.normalized:
         spread = class_moments(W, blocks(), activation="identity").spread()
@@ -103,6 +104,7 @@ def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules)
 
 
 def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: PickRules) -> GroupPicks:
+    """Score those candidates exactly that may be picked."""
     function = rules.activation.function
     alpha, by_class, criterion = rules.alpha, rules.by_class, rules.criterion
     result = campaign(W, X, y, k, bias=b, activation=function, alpha=alpha, by_class=by_class, criterion=criterion, method="screened")

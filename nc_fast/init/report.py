@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-STEADY_RATIO = (0.5, 2.0)  # of neighbouring layers' pre-activation std; outside, the signal fades or grows (quality.md)
+LEFT_ALIGNED = 3  # columns of the table: layer, kind, activation
+STEADY_RATIO = (0.5, 2.0)  # of neighbouring layers' pre-activation std; outside, the signal fades or grows
 
 
 @dataclass(frozen=True)
@@ -99,47 +101,37 @@ class InitReport:
 
     def __getitem__(self, name: str) -> LayerReport:
         """Return the report of the layer of that name."""
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise KeyError(f"{name!r}: not among the initialized layers {[layer.name for layer in self.layers]}")
+        by_name = {layer.name: layer for layer in self.layers}
+        if name not in by_name:
+            raise KeyError(f"{name!r}: not among the initialized layers {list(by_name)}")
+        return by_name[name]
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Everything to look at: jumps of the signal between neighbours, notes, layers kept."""
-        found = list(self.notes)
+        lines = list(self.notes)
         for earlier, later in zip(self.layers, self.layers[1:], strict=False):
             ratio = later.after.std / earlier.after.std if earlier.after.std > 0 else float("inf")
             if not STEADY_RATIO[0] <= ratio <= STEADY_RATIO[1]:
-                found.append(f"{later.name}: pre-activation std is {ratio:.2g} times that of {earlier.name}")
-        found += [f"{layer.name}: {note}" for layer in self.layers for note in layer.notes]
-        found += [f"{layer.name}: kept as it was; {layer.reason}" for layer in self.kept]
-        return tuple(found)
+                lines.append(f"{later.name}: pre-activation std is {ratio:.2g} times that of {earlier.name}")
+        lines += [f"{layer.name}: {note}" for layer in self.layers for note in layer.notes]
+        return (*lines, *(f"{layer.name}: kept as it was; {layer.reason}" for layer in self.kept))
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
-        plain = asdict(self)
-        for layer in plain["layers"]:
-            layer["picks"], layer["notes"] = list(layer["picks"]), list(layer["notes"])
-        return {**plain, **{name: list(plain[name]) for name in ("layers", "kept", "notes")}, "warnings": list(self.warnings)}
+        return json.loads(json.dumps({**asdict(self), "warnings": self.warnings}))  # type: ignore[no-any-return]  # tuples as lists
 
     def __str__(self) -> str:
         """Return a table, one line a layer, then the warnings."""
         header = ("layer", "kind", "activation", "alpha", "picks", "score", "pool's", "mean", "std", "dead", "seconds")
         rows = [header, *(_cells(layer) for layer in self.layers)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        lines = ["  ".join(map(_align, row, widths, range(len(row)))).rstrip() for row in rows]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        aligned = [str.ljust] * LEFT_ALIGNED + [str.rjust] * (len(header) - LEFT_ALIGNED)
+        lines = ["  ".join(align(*cell) for align, *cell in zip(aligned, row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "-" * max(map(len, lines)))
         lines.append(f"{self.samples} samples of {self.classes} classes, {self.seconds:.2f} s")
         lines.append("mean, std, dead: of pre-activations, before -> after")
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
-
-
-LEFT_ALIGNED = 3  # columns: layer, kind, activation
-
-
-def _align(cell: str, width: int, column: int) -> str:
-    return cell.ljust(width) if column < LEFT_ALIGNED else cell.rjust(width)
 
 
 def _cells(layer: LayerReport) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class SampledData:
 
 
 def collect(data: Any, max_samples: int | None) -> SampledData:
-    """Return a class-stratified sample of ``data``, or, with None, all of it, streamed."""
+    """Return a class-stratified sample of ``data``, or, with None, all of it: a pair as it is, anything else streamed."""
     pair = _pair(data)
     if pair is not None:
         if max_samples is not None and max_samples < len(pair):
@@ -270,6 +270,8 @@ def _leaves(inputs: ModelInputs) -> list[torch.Tensor]:
 
 def _tensor(name: str, value: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(value, torch.Tensor):
+        if value.layout != torch.strided or value.is_meta:
+            raise TypeError(f"{name}: expected X as dense tensors with values, got layout {value.layout} on {value.device}")
         return value.detach()
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected X without a mask, got a masked array; fill it first")

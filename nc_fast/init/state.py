@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 
 def is_fresh_batchnorm(module: nn.Module) -> bool:
-    """Whether a BatchNorm has never seen a batch, so that its running statistics mean nothing yet."""
+    """Whether a BatchNorm has no running statistics that mean anything: it keeps none, or has never seen a batch."""
     if not isinstance(module, _BatchNorm):
         return False
     return module.num_batches_tracked is None or not bool(module.num_batches_tracked)

@@ -1,5 +1,10 @@
 """Every wrong argument: one clear message before any work."""
 
+import inspect
+import re
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -49,6 +54,7 @@ CASES = [
     ({"candidates": {"0": torch.ones(9, 6).long()}}, TypeError, r"candidates\['0'\]: expected floating numbers, got torch.int64"),
     ({"candidates": {"0": (torch.ones(9, 6), torch.ones(8))}}, ValueError, r"expected biases of shape \(M,\) = \(9,\), got \(8,\)"),
     ({"candidates": {"0": torch.ones(9, 6) / 0}}, ValueError, r"candidates\['0'\]: expected finite numbers, got inf"),
+    ({"base": lambda _: None}, ValueError, "layer '0': (W|bias): expected finite numbers, got nan"),
 ]
 
 
@@ -58,6 +64,62 @@ def test_wrong_arguments_are_refused(arguments, error, message):
     before = [parameter.detach().clone() for parameter in model.parameters()]
     with pytest.raises(error, match=message):
         campaign_(model, blobs(6), **arguments)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+X, Y = blobs(6)
+GIVEN = torch.ones(9, 6)
+SPARSE = GIVEN.to_sparse()
+# For every argument, values of wrong kinds.
+WRONG_KINDS = {
+    "model": [None, "mlp", nn.Linear, SimpleNamespace(parameters=list)],
+    "data": [
+        *[None, 3, 0.5, "Xy", b"Xy", X, Y, (X,), (X, None), (None, Y), (X, Y.to(torch.complex64)), (X.numpy().astype(str), Y)],
+        *[(np.ma.masked_array(X.numpy()), Y), (X, np.ma.masked_array(Y.numpy())), (X.to_sparse(), Y), (X.to("meta"), Y)],
+        *[{"X": X, "y": Y}, [X, Y.float()], [(X, None)], [(None, Y)], [(X, {"y": Y})], [(X, [object()] * 120)], [{"X": X}], [3]],
+    ],
+    "pool": [None, "10", 10.0, np.nan, True, [10], GIVEN],
+    "base": [None, 3, ["kaiming_normal"], True, nn.init.constant_, lambda: None],
+    "alpha": [None, True, 1j, {}, [None], ["linear"], [True], np.array(0.5), np.ones((2, 2)), torch.tensor(0.5), lambda: 0.5],
+    "bias": [None, True, np.False_, 1j, [0.0], ("center",), np.zeros(7), torch.tensor(0.0), lambda: 0],
+    "gain": [None, True, "1", 1j, [1.0], np.ones(1), torch.tensor(1.0)],
+    "max_samples": [0.5, "2000", True, np.inf, [2000]],
+    "layers": [3, 0.5, True, "0", [3], [None], [b"0"], {0: "relu"}, nn.Linear(6, 7)],
+    "by_class": [None, "no", 1, 0.0, [True], np.array([True])],
+    "criterion": [3, True, ["ib"], np.ones(3)],
+    "method": [None, True, 3, ["exact"], len],
+    "generator": [1, True, "seed", np.random.default_rng(0), torch.Generator],
+    "progress": [None, "yes", 1, [True], np.True_],
+    "activations": [3, True, ["relu", "relu"], {"0": None}, {"0": 3}, {0: "relu"}, {None: "relu"}],
+    "candidates": [
+        *[3, GIVEN, [GIVEN], ("0", GIVEN), {0: GIVEN}, {"0": None}, {"0": GIVEN.numpy()}, {"0": (GIVEN, 3)}, {"0": GIVEN.bool()}],
+        *[{"0": (GIVEN, torch.ones(9, dtype=torch.complex64))}, {"0": SPARSE}, {"0": GIVEN.to("meta")}],
+    ],
+}
+MESSAGE_NAMES = {"activations": "activations?"}
+
+
+class Unread:
+    """Data that must not be read, since another argument is wrong."""
+
+    def __iter__(self):
+        raise AssertionError("work began")
+
+
+def test_the_table_below_has_every_argument():
+    assert list(WRONG_KINDS) == list(inspect.signature(campaign_).parameters)
+
+
+@pytest.mark.parametrize(("name", "number"), [(name, number) for name, values in WRONG_KINDS.items() for number in range(len(values))])
+def test_wrong_kinds_are_refused_in_one_form_before_any_work(name, number):
+    value = WRONG_KINDS[name][number]
+    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
+    model.register_forward_pre_hook(lambda *_: pytest.fail("work began"))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    arguments = {"model": model, "data": Unread(), **{name: value}}
+    with pytest.raises(TypeError) as caught:
+        campaign_(**arguments)
+    assert re.match(rf"{MESSAGE_NAMES.get(name, name)}\b.*: expected .*, got ", str(caught.value), re.DOTALL), caught.value
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 

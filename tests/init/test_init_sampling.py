@@ -176,6 +176,21 @@ def test_all_of_a_one_shot_iterator_cannot_be_streamed():
     campaign_(small(), iter([(X, y)]))
 
 
+@pytest.mark.parametrize("max_samples", [2000, None])
+def test_labels_of_two_kinds_are_refused(max_samples):
+    X, y = blobs(6)
+    with pytest.raises(ValueError, match="y: expected labels of one kind, got integers and strings"):
+        campaign_(small(), [(X, y), (X, y.numpy().astype(str))], max_samples=max_samples)
+
+
+def test_integers_of_two_dtypes_keep_their_values():
+    X, y = blobs(6)
+    large = 2**63 + y.numpy().astype(np.uint64)
+    data = [(X, large), (X, y.numpy())]
+    for max_samples in (2000, None):
+        assert sampling.collect(data, max_samples).classes.tolist() == [0, 1, 2, 2**63, 2**63 + 1, 2**63 + 2]
+
+
 def test_one_class_will_do_where_labels_do_not_count():
     X, y = blobs(6)
     campaign_(small(), (X, y * 0), alpha=1.0)
