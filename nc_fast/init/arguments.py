@@ -23,6 +23,7 @@ from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
 CRITERIA = {"ib": None, "fisher": fisher_scores}  # None: ib_scores, the contract's own
+BIASES = ("center", "zeros")
 AlphaByDepth = str | float | Sequence[float] | Callable[[float], float]
 
 
@@ -86,8 +87,8 @@ def options(
         base=_base(base),
         rectifying=isinstance(base, str) and base.startswith("kaiming"),
         alpha=_alpha(alpha),
-        bias=_bias(bias),
-        gain=_positive("gain", gain),
+        bias=checks.choice("bias", bias, BIASES) if isinstance(bias, str) else _number("bias", bias),
+        gain=_number("gain", gain, positive=True),
         max_samples=None if max_samples is None else _whole("max_samples", max_samples, 2),
         by_class=bool(by_class),
         criterion=criterion,
@@ -173,25 +174,14 @@ def _takes_one(name: str, function: Callable[..., Any], what: str) -> Callable[.
     return function
 
 
-def _bias(value: object) -> str | float:
-    if isinstance(value, str):
-        return checks.choice("bias", value, ("center", "zeros"))
-    return _number("bias", value)
-
-
-def _number(name: str, value: object) -> float:
+def _number(name: str, value: object, *, positive: bool = False) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     if not np.isfinite(float(value)):
         raise ValueError(f"{name}: expected a finite number, got {value}")
-    return float(value)
-
-
-def _positive(name: str, value: object) -> float:
-    number = _number(name, value)
-    if number <= 0:
+    if positive and value <= 0:
         raise ValueError(f"{name}: expected a number > 0, got {value}")
-    return number
+    return float(value)
 
 
 def _whole(name: str, value: object, least: int) -> int:

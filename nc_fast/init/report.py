@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-LEFT_ALIGNED = 3  # columns of the table: layer, kind, activation
+ALIGNMENT = "<<<>>>>>>>>"  # of the table's columns
 STEADY_RATIO = (0.5, 2.0)  # of neighbouring layers' pre-activation std; outside, the signal fades or grows
 
 
@@ -126,8 +126,7 @@ class InitReport:
         header = ("layer", "kind", "activation", "alpha", "picks", "score", "pool's", "mean", "std", "dead", "seconds")
         rows = [header, *(_cells(layer) for layer in self.layers)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        aligned = [str.ljust] * LEFT_ALIGNED + [str.rjust] * (len(header) - LEFT_ALIGNED)
-        lines = ["  ".join(align(*cell) for align, *cell in zip(aligned, row, widths, strict=True)).rstrip() for row in rows]
+        lines = ["  ".join(map("{:{}{}}".format, row, ALIGNMENT, widths)).rstrip() for row in rows]
         lines.insert(1, "-" * max(map(len, lines)))
         lines.append(f"{self.samples} samples of {self.classes} classes, {self.seconds:.2f} s")
         lines.append("mean, std, dead: of pre-activations, before -> after")

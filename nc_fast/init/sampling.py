@@ -108,8 +108,8 @@ def stratified(labels: np.ndarray, n: int) -> np.ndarray:
     sizes = np.bincount(codes)
     quota = share_quota(sizes, n)
     starts = np.cumsum(sizes) - sizes
-    chosen: np.ndarray = np.concatenate([grouped[start : start + share] for start, share in zip(starts, quota, strict=True)])
-    return np.asarray(chosen[torch.randperm(n).numpy()])
+    rows = np.concatenate([grouped[start : start + share] for start, share in zip(starts, quota, strict=True)])
+    return np.asarray(rows[torch.randperm(n).numpy()])
 
 
 def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
@@ -142,15 +142,14 @@ def _indexed(data: Any, n: int) -> SampledData | None:
     ):
         return None
     labels = _known_labels(data.dataset)
-    if labels is None:
+    if labels is None or not len(labels):
         return None
-    chosen = stratified(labels, min(n, len(labels)))
-    tensors = _tensors(data.dataset, chosen) if data.collate_fn is default_collate else None
+    rows = stratified(labels, min(n, len(labels)))
+    tensors = _tensors(data.dataset, rows) if data.collate_fn is default_collate else None
     if tensors is not None:
         return _held(_batch(tensors, 0))
     size = data.batch_size or 1
-    parts = [_load(data, chosen[first : first + size], number) for number, first in enumerate(range(0, len(chosen), size))]
-    return _held(_join(parts))
+    return _held(_join([_load(data, rows[first : first + size], number) for number, first in enumerate(range(0, len(rows), size))]))
 
 
 def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:

@@ -156,6 +156,7 @@ def test_passes_batch_by_batch_find_what_one_pass_finds(bias, monkeypatch):
         (lambda X, y: [X], TypeError, r"data: batch 0: expected \(X, y\), got Tensor"),
         (lambda X, y: [{"X": X}], TypeError, r"data: batch 0: expected a key 'labels', got \['X'\]"),
         (lambda X, y: [], ValueError, "data: expected at least one batch, got none"),
+        (lambda X, y: DataLoader(TensorDataset(X[:0], y[:0])), ValueError, "data: expected at least one batch, got none"),
         (lambda X, y: (X / 0, y), ValueError, r"data: X: expected finite numbers, got (inf|-inf|nan) at"),
         (lambda X, y: (X, y * 0), ValueError, "y: expected at least two classes when alpha < 1, got 1"),
         (lambda X, y: 5, TypeError, "data: expected"),

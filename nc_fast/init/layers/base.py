@@ -93,13 +93,7 @@ class Layer(ABC):
 
 
 def spread_labels(labels: np.ndarray, rows: int, positions: tuple[int, ...]) -> np.ndarray:
-    """Give every position of a sample its label: (B,) or (B, *some positions) -> (B · rows, *positions).
-
-    Raises
-    ------
-    ValueError
-        When labels for positions do not fit the positions there are.
-    """
+    """Give every position of a sample its label: (B,) or (B, *the first positions) -> (B · rows, *positions)."""
     positions_of_sample = ((rows,) if rows > 1 else ()) + positions
     given = labels.shape[1:]
     if given != positions_of_sample[: len(given)]:

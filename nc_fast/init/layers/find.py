@@ -14,16 +14,8 @@ from nc_fast.init.report import KeptLayer
 ROOT = "model"  # the name of a layer that is the whole model
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KNOWN_FORWARDS = tuple(kind.forward for kind in (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention))
-UNKNOWN_KINDS = (
-    nn.Embedding,
-    nn.EmbeddingBag,
-    nn.RNNBase,
-    nn.RNNCellBase,
-    nn.Bilinear,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+UNKNOWN_KINDS = (nn.Embedding, nn.EmbeddingBag, nn.RNNBase, nn.RNNCellBase, nn.Bilinear, *TRANSPOSED)
 
 
 def find_layers(model: nn.Module) -> tuple[list[Layer], list[KeptLayer]]:
