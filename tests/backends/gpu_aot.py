@@ -40,7 +40,7 @@ class Case:
     ----------
     kernel : a kernel in nc_fast.backends.gpu.kernels.
     target : a tiles.Target.
-    number, weights_low, samples_low, dot : as in tiles.Arithmetic.
+    number, weights_low, samples_low, dot : as in precision.Arithmetic.
     activation : compiled into the kernel.
     source : Triton type of the unpacked operand, for the two ``prepare`` kernels.
     window : candidates in a window, for ``window_greedy``.
@@ -125,33 +125,37 @@ def compiled(case: Case) -> Any:
 
 def arguments(case: Case) -> tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]:
     """Return (kernel, signature, compile-time constants, launch options) of a case."""
-    from nc_fast.backends.gpu import tiles
     from nc_fast.backends.gpu.kernels import moments, prepare, select
+    from nc_fast.backends.gpu.plan import MERGE_CANDIDATES, Plan
+    from nc_fast.backends.gpu.precision import Arithmetic
+    from nc_fast.backends.gpu.tiles import choose_tiles
 
-    arithmetic = tiles.Arithmetic(case.number, case.weights_low, case.samples_low, case.dot)
+    arithmetic = Arithmetic(case.number, case.weights_low, case.samples_low, case.dot)
     number = case.number.replace("float", "fp")
     listed = SIGNATURES.get(case.kernel, SIGNATURES["fused"])
     signature = dict(item.split("=") for item in listed.replace("*sums", "*" + arithmetic.sums.replace("float", "fp")).split())
+    tiles = choose_tiles(case.target, arithmetic, case.activation, specialize=case.specialize)
+    plan = Plan(arithmetic, case.activation, tiles, K=0)  # a kernel is compiled for any K
     if case.kernel in ("pure_runs", "mixed_tiles"):
-        chosen = tiles.schedule(case.target, arithmetic, case.activation, specialize=case.specialize)
         pure = case.kernel == "pure_runs"
-        tile = chosen.pure if pure else chosen.mixed
-        constants_of = tiles.pure_constants if pure else tiles.mixed_constants
-        constants = constants_of(chosen, arithmetic, case.activation)
+        tile = tiles.pure if pure else tiles.mixed
+        constants = plan.pure_constants() if pure else plan.mixed_constants()
         for name, rows in (("W", tile.candidates), ("X", tile.samples)):
-            signature[name] = f"tensordesc<{number}[{rows}, {tile.depth}]>" if chosen.tma else f"*{number}"
+            signature[name] = f"tensordesc<{number}[{rows}, {tile.depth}]>" if tiles.tma else f"*{number}"
         options = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
         return getattr(moments, case.kernel), signature, constants, options
     if case.kernel == "merge_slots":
-        return moments.merge_slots, signature, {"BC": tiles.MERGE_CANDIDATES}, {}
+        return moments.merge_slots, signature, {"BC": MERGE_CANDIDATES}, {}
     if case.kernel == "window_greedy":
-        constants = tiles.window_constants(case.window)
+        from nc_fast.backends.gpu.windows import window_constants
+
+        constants = window_constants(case.window)
         return select.window_greedy, signature, constants, {"num_warps": constants.pop("num_warps")}
     if case.kernel == "pack":
         signature |= {"Source": f"*{case.source}", "Packed": f"*{number}"}
-        return prepare.pack, signature, tiles.pack_constants(arithmetic, low=case.weights_low), {}
+        return prepare.pack, signature, plan.pack_constants(low=case.weights_low), {}
     signature["W"] = f"*{case.source}"
-    return prepare.candidate_constants, signature, tiles.candidate_constants(case.activation), {}
+    return prepare.candidate_constants, signature, plan.candidate_constants(), {}
 
 
 def measure(kernel: Any, case: Case) -> dict[str, Any]:

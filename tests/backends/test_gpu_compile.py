@@ -121,7 +121,7 @@ def test_the_checks_reject_bad_code():
 
 def test_a_tile_too_large_is_seen_to_spill(tmp_path, monkeypatch):
     """The same harness on a deliberately wide tile: gelu beside a 128 x 256 accumulator."""
-    (tmp_path / "sitecustomize.py").write_text("from nc_fast.backends.gpu import tiles\nschedule.NARROW_ACTIVATIONS = frozenset()\n")
+    (tmp_path / "sitecustomize.py").write_text("from nc_fast.backends.gpu import tiles\ntiles.NARROW_ACTIVATIONS = frozenset()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     case = three_pass("pure_runs", "hopper", activation="softplus")
     with pytest.raises(AssertionError, match="spills"):

@@ -12,8 +12,7 @@ from nc_fast.testing import assert_moments_match, assert_picks_follow_rules
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from nc_fast.backends.gpu import layout as plan  # noqa: E402
-from nc_fast.backends.gpu import moments, select  # noqa: E402 - after the skips
+from nc_fast.backends.gpu import layout, moments, samples, select  # noqa: E402 - after the skips
 from nc_fast.backends.gpu.device import interpreting  # noqa: E402
 
 pytestmark = [
@@ -96,9 +95,9 @@ def test_the_same_bits_again_in_blocks_strided_and_streamed(rng, monkeypatch):
     first = run(W, X, codes, bias)
     assert same_bits(first, run(W, X, codes, bias))
     assert same_bits(first, run(torch.from_numpy(W.T.copy()).T, torch.from_numpy(X.T.copy()).T, codes, bias))
-    monkeypatch.setattr(moments, "TILE_BYTES", 100 * 83 * 8)
+    monkeypatch.setattr(samples, "TILE_BYTES", 100 * 83 * 8)
     assert same_bits(run(W, X, codes, bias), run(W, X, codes, bias, stream_samples=True))
-    monkeypatch.setattr(plan, "POOL_BYTES", 1)
+    monkeypatch.setattr(layout, "POOL_BYTES", 1)
     assert same_bits(first, run(W, X, codes, bias))
 
 

@@ -1,4 +1,4 @@
-"""What is decided before a kernel starts: how sorted samples fill tiles, and how much of the pool goes at once.
+"""How sorted samples fill tiles, and how the samples and the pool are cut where they do not fit in memory at once.
 
 Pure Python and NumPy: no tensor, no device. Whatever can change a result's bits follows from shapes alone.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nc_fast.backends.gpu.tiles import Tile
+from nc_fast.backends.gpu.tiles import Tile, Tiles
 
 MAX_RUN_TILES = 16  # a run's start-up (about 3 us) against 16 tiles of 8 to 24 us
 WANTED_PROGRAMS = 1056  # 8 waves of 132 multiprocessors: a tail below 6 %
@@ -20,7 +20,7 @@ POOL_SHARE = 0.5  # of free memory at most: the allocator rounds up, and others 
 
 @dataclass(frozen=True, eq=False)
 class SampleLayout:
-    """Where sorted samples lie once packed, and which slot holds whose partial moments.
+    """Where a chunk of the sorted samples lies once packed, and which slot holds whose partial moments.
 
     Whole one-class tiles come first, then the remainders of all classes, one after the other.
 
@@ -38,6 +38,8 @@ class SampleLayout:
         First and last part with a sample in each mixed tile.
     present : (n_present,) int32
         The classes with samples here.
+    before : (n_present,) float64
+        Samples each of them has in earlier chunks.
     class_slot : (n_present + 1,) int32
         Where each present class's slots start in ``slot`` and ``slot_count``.
     slot : (n_used,) int32
@@ -54,6 +56,7 @@ class SampleLayout:
     part_row: np.ndarray
     tile_part: np.ndarray
     present: np.ndarray
+    before: np.ndarray
     class_slot: np.ndarray
     slot: np.ndarray
     slot_count: np.ndarray
@@ -76,58 +79,60 @@ def run_tiles(n_samples: int, n_candidates: int, tile: Tile) -> int:
     return min(max(programs // WANTED_PROGRAMS, 1), MAX_RUN_TILES)
 
 
-def sample_layout(counts: np.ndarray, pure_samples: int, mixed_samples: int, tiles_per_run: int) -> SampleLayout:
-    """Lay out samples that are sorted by class.
+def sample_layout(counts: np.ndarray, chunk: slice, tiles: Tiles, tiles_per_run: int) -> SampleLayout:
+    """Lay out a chunk of the samples that are sorted by class.
 
     Parameters
     ----------
     counts : (C,) int64
-        Samples of each class.
-    pure_samples, mixed_samples : int
-        Samples in a whole one-class tile and in a mixed tile.
+        Samples of each class, in all chunks.
+    chunk : slice
+        Of the sorted samples.
+    tiles : Tiles
+        How many samples a whole one-class tile and a mixed tile hold.
     tiles_per_run : int
         Longest run of whole tiles.
     """
-    first = np.cumsum(counts) - counts
-    whole = counts // pure_samples * pure_samples
-    rest = counts - whole
-    parts = np.flatnonzero(rest)
-    pieces = [np.arange(first[c], first[c] + whole[c]) for c in np.flatnonzero(whole)]
-    pieces += [np.arange(first[c] + whole[c], first[c] + counts[c]) for c in parts]
-    source = np.concatenate([np.zeros(0, np.int64), *pieces])
+    pure, mixed = tiles.pure.samples, tiles.mixed.samples
+    ends = np.cumsum(counts)
+    first, end = (np.clip(at, chunk.start, chunk.stop) for at in (ends - counts, ends))
+    rest_first = first + (end - first) // pure * pure
+    whole, parts = np.flatnonzero(rest_first - first), np.flatnonzero(end - rest_first)
+    pieces = [np.arange(first[c], rest_first[c]) for c in whole] + [np.arange(rest_first[c], end[c]) for c in parts]
 
-    slots: list[list[tuple[int, int]]] = [[] for _ in counts]
+    slots: list[list[tuple[int, int]]] = [[] for _ in counts]  # of each class, (slot, samples in it)
     run_row = [0]
-    for c in np.flatnonzero(whole):
-        end = run_row[-1] + whole[c]
-        while run_row[-1] < end:
-            rows = min(tiles_per_run * pure_samples, end - run_row[-1])
+    for c in whole:
+        run_end = run_row[-1] + rest_first[c] - first[c]
+        while run_row[-1] < run_end:
+            rows = min(tiles_per_run * pure, run_end - run_row[-1])
             slots[c].append((len(run_row) - 1, rows))
             run_row.append(run_row[-1] + rows)
-    mixed_row = run_row[-1]
-    part_row = mixed_row + np.concatenate([[0], np.cumsum(rest[parts])])
-    n_tiles = -(-int(part_row[-1] - mixed_row) // mixed_samples)
-    tile_row = mixed_row + mixed_samples * np.arange(n_tiles)
-    tile_end = np.minimum(tile_row + mixed_samples, part_row[-1])
+    n_runs, mixed_row = len(run_row) - 1, run_row[-1]
+    part_row = mixed_row + np.cumsum([0, *(end - rest_first)[parts]])
+    n_tiles = -(-int(part_row[-1] - mixed_row) // mixed)
+    tile_row = mixed_row + mixed * np.arange(n_tiles)
+    tile_end = np.minimum(tile_row + mixed, part_row[-1])
     tile_part = np.stack([np.searchsorted(part_row, row, side="right") - 1 for row in (tile_row, tile_end - 1)])
     for tile in range(n_tiles):
         for part in range(tile_part[0, tile], tile_part[1, tile] + 1):
             rows = min(part_row[part + 1], tile_end[tile]) - max(part_row[part], tile_row[tile])
-            slots[parts[part]].append((len(run_row) - 1 + tile + part, int(rows)))
+            slots[parts[part]].append((n_runs + tile + part, int(rows)))
 
-    present = np.flatnonzero(counts)
+    present = np.flatnonzero(end - first)
     used = [pair for c in present for pair in slots[c]]
     return SampleLayout(
-        source=source.astype(np.int64),
-        packed_rows=int(mixed_row + n_tiles * mixed_samples),
+        source=np.concatenate(pieces).astype(np.int64),
+        packed_rows=int(mixed_row + n_tiles * mixed),
         run_row=np.array(run_row, np.int32),
         part_row=part_row.astype(np.int32),
-        tile_part=tile_part.astype(np.int32).reshape(2, n_tiles),
+        tile_part=tile_part.astype(np.int32),
         present=present.astype(np.int32),
+        before=(first - ends + counts)[present].astype(np.float64),
         class_slot=np.cumsum([0, *(len(slots[c]) for c in present)]).astype(np.int32),
         slot=np.array([slot for slot, _ in used], np.int32),
         slot_count=np.array([rows for _, rows in used], np.float64),
-        n_slots=len(run_row) - 1 + n_tiles + len(parts),
+        n_slots=n_runs + n_tiles + len(parts),
     )
 
 

@@ -11,6 +11,7 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from nc_fast.backends.gpu.kernels.activation import activate
 from nc_fast.backends.gpu.tiles import Target
+from nc_fast.runtime.progress import Report
 
 FREE_BYTES_INTERPRETED = 256 << 20  # no device to ask
 
@@ -52,3 +53,15 @@ def triton_version() -> tuple[int, int]:
     """Return (major, minor)."""
     major, minor = triton.__version__.split(".")[:2]
     return int(major), int(minor)
+
+
+def reporter(report: Report | None, device: torch.device) -> Report:
+    """Return a function that waits for the device, so that what is reported as done is done; without ``report`` it does nothing."""
+
+    def tell(done: int, total: int) -> None:
+        if report:
+            if device.type == "cuda":
+                torch.cuda.current_stream().synchronize()
+            report(done, total)
+
+    return tell

@@ -1,0 +1,71 @@
+"""The samples in order of class, a tile at a time on the device, wherever X lies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+TILE_BYTES = 32 << 20  # samples on their way to the device, in float64
+
+
+@dataclass(frozen=True, eq=False)
+class SortedSamples:
+    """The samples and their order by class.
+
+    Attributes
+    ----------
+    X : (N, D) floating or integer tensor
+        As the caller gave it, on the device that computes or in host memory.
+    order : (N,) int64 tensor
+        Rows of X, class after class, beside X.
+    counts : (C,) int64 array
+        Samples of each class.
+    """
+
+    X: torch.Tensor
+    order: torch.Tensor
+    counts: np.ndarray
+
+
+def sample_tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield tiles of X, or of its given rows, on the device."""
+    n = len(X) if rows is None else len(rows)
+    size = max(TILE_BYTES // 8 // X.shape[1], 1)
+    spans = [slice(first, min(first + size, n)) for first in range(0, n, size)]
+    if X.device != device:
+        yield from streamed(X, rows, spans, device)
+        return
+    for span in spans:
+        yield _loadable(X[span] if rows is None else X[rows[span]])
+
+
+def streamed(X: torch.Tensor, rows: torch.Tensor | None, spans: list[slice], device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield tiles of X in host memory through two pinned buffers: while the device takes one, the other is filled."""
+    gpu = device.type == "cuda"
+    longest = max(span.stop - span.start for span in spans)
+    buffers = [torch.empty((longest, X.shape[1]), dtype=X.dtype, pin_memory=gpu) for _ in range(2)]
+    taken = [torch.cuda.Event() for _ in buffers] if gpu else []  # type: ignore[no-untyped-call]
+    for turn, span in enumerate(spans):
+        buffer = buffers[turn % 2][: span.stop - span.start]
+        if gpu:
+            taken[turn % 2].synchronize()  # returns at once before the event's first use
+        if rows is None:
+            buffer.copy_(X[span])
+        else:
+            torch.index_select(X, 0, rows[span], out=buffer)
+        tile = buffer.to(device, non_blocking=True)
+        if gpu:
+            taken[turn % 2].record()
+        yield _loadable(tile)
+
+
+def _loadable(tile: torch.Tensor) -> torch.Tensor:
+    """Return the tile in a type that kernels load: bool as bytes, rare integers as int64, or float64 where that is too small."""
+    if tile.dtype == torch.bool:
+        return tile.view(torch.uint8)
+    if tile.dtype == torch.uint64:
+        return tile.double()
+    return tile.long() if tile.dtype in (torch.uint16, torch.uint32) else tile
