@@ -56,7 +56,7 @@ CASES = [
     ("y one class", {"y": np.zeros(N, int)}, ValueError, r"y: expected at least two classes when alpha < 1, got 1: \[0\]"),
     ("k zero", {"k": 0}, ValueError, "k: expected 1 <= k <= M = 9, got 0"),
     ("k large", {"k": 10}, ValueError, "k: expected 1 <= k <= M = 9, got 10"),
-    ("k float", {"k": 2.0}, TypeError, "k: expected an integer, got float"),
+    ("k float", {"k": 2.0}, TypeError, "k: expected an integer, got 2.0"),
     ("k bool", {"k": True}, TypeError, "k: expected an integer, got True"),
     ("bias shape", {"bias": np.ones(M + 1)}, ValueError, r"bias: expected a number or shape \(M,\) = \(9,\), got \(10,\)"),
     ("bias kind", {"bias": "zero"}, TypeError, "bias: expected a number or"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -78,22 +77,18 @@ def options(
         criterion = CRITERIA[checks.choice("criterion", criterion, CRITERIA)]
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
-    if not isinstance(by_class, (bool, np.bool_)):
-        raise TypeError(f"by_class: expected True or False, got {by_class!r}")
-    if not (isinstance(progress, bool) or callable(progress)):
-        raise TypeError(f"progress: expected True, False or a callable, got {type(progress).__name__}")
     return InitOptions(
-        pool=_whole("pool", pool, 1),
+        pool=checks.whole("pool", pool, 1),
         base=_base(base),
         rectifying=isinstance(base, str) and base.startswith("kaiming"),
         alpha=_alpha(alpha),
         bias=checks.choice("bias", bias, BIASES) if isinstance(bias, str) else _number("bias", bias),
         gain=_number("gain", gain, positive=True),
-        max_samples=None if max_samples is None else _whole("max_samples", max_samples, 2),
-        by_class=bool(by_class),
+        max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
+        by_class=checks.flag("by_class", by_class),
         criterion=criterion,
         screened=method == "screened",
-        progress=progress,
+        progress=checks.progress(progress),
     )
 
 
@@ -182,15 +177,3 @@ def _number(name: str, value: object, *, positive: bool = False) -> float:
     if positive and value <= 0:
         raise ValueError(f"{name}: expected a number > 0, got {value}")
     return float(value)
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    if number < least:
-        raise ValueError(f"{name}: expected at least {least}, got {number}")
-    return number

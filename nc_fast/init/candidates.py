@@ -17,7 +17,7 @@ InitFunction = Callable[[Tensor], Any]  # fills a tensor of the layer's own weig
 
 
 @dataclass(frozen=True)
-class CandidatePool:
+class LayerPool:
     """Candidate neurons of a layer.
 
     Attributes
@@ -51,7 +51,7 @@ def init_functions() -> dict[str, InitFunction]:
     return functions
 
 
-def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> CandidatePool:
+def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> LayerPool:
     """Draw the layer's weight ``pool`` times, so that fan_in and fan_out are the layer's own."""
     like = layer.weight
     # NaN, so that a function that fills nothing is found out.
@@ -64,17 +64,17 @@ def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> C
         draws *= gain
     rows = torch.arange(pool * len(like), device=like.device)
     members = rows.reshape(pool, layer.groups, -1).movedim(1, 0).reshape(layer.groups, -1)
-    return CandidatePool(draws.reshape(len(rows), -1), None, members)
+    return LayerPool(draws.reshape(len(rows), -1), None, members)
 
 
-def given_pool(layer: Layer, candidates: GivenCandidates, gain: float) -> CandidatePool:
+def given_pool(layer: Layer, candidates: GivenCandidates, gain: float) -> LayerPool:
     """Return given weights as a pool; with groups, each group's share of consecutive rows."""
     like = layer.weight
     weight = candidates.weight.to(like.device, _compute_dtype(like)).reshape(len(candidates.weight), -1)
     bias = None if candidates.bias is None else candidates.bias.to(like.device, _compute_dtype(like))
     if gain != 1:
         weight, bias = weight * gain, None if bias is None else bias * gain
-    return CandidatePool(weight, bias, torch.arange(len(weight), device=like.device).reshape(layer.groups, -1))
+    return LayerPool(weight, bias, torch.arange(len(weight), device=like.device).reshape(layer.groups, -1))
 
 
 def check_given(layer: Layer, value: Any) -> GivenCandidates:

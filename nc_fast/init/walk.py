@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_fast.init.arguments import InitOptions
-from nc_fast.init.candidates import CandidatePool, GivenCandidates, draw_pool, given_pool
+from nc_fast.init.candidates import LayerPool, GivenCandidates, draw_pool, given_pool
 from nc_fast.init.forward_pass import on_arrival
 from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer
 from nc_fast.init.pick import GroupPicks, PickRules, pick_neurons
@@ -220,7 +220,7 @@ def _biases(W: Tensor, mean: Tensor | None, own: Tensor | None, layer: Layer, op
     return _centring(W, mean if options.bias == "center" else None)
 
 
-def _install(layer: Layer, pool: CandidatePool, chosen: Tensor, means: list[Tensor | None], options: InitOptions) -> tuple[str, ...]:
+def _install(layer: Layer, pool: LayerPool, chosen: Tensor, means: list[Tensor | None], options: InitOptions) -> tuple[str, ...]:
     """Install the picks, with biases for the weights as they are then: a parametrization may change them."""
     wanted = pool.weight[chosen]
     layer.install(wanted)

@@ -123,14 +123,17 @@ def biases(value: object, W: Array) -> np.ndarray:
     return np.full(W.shape[1], bias, dtype=np.float64)
 
 
+def whole(name: str, value: object, least: int) -> int:
+    """Check a whole number of at least ``least``."""
+    number = _integer(name, value)
+    if number < least:
+        raise ValueError(f"{name}: expected at least {least}, got {number}")
+    return number
+
+
 def count(name: str, value: object, most: int) -> int:
-    """Check a whole number from 1 to ``most``."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name}: expected an integer, got {value!r}")
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    """Check a whole number from 1 to ``most``, the candidates."""
+    number = _integer(name, value)
     if not 1 <= number <= most:
         raise ValueError(f"{name}: expected 1 <= {name} <= M = {most}, got {number}")
     return number
@@ -237,6 +240,13 @@ def as_array(name: str, value: object) -> Array:
     if array.dtype == object and not array.ndim:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     return array
+
+
+def _integer(name: str, value: object) -> int:
+    try:
+        return operator.index(None if isinstance(value, (bool, np.bool_)) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
 
 
 def _numpy_has(dtype: str) -> bool:

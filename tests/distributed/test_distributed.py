@@ -279,7 +279,7 @@ FAULTS = {
         ("samples", "late nan", ValueError, r"rank {r}: X: expected finite numbers, got nan at \(2, 3\)"),
         ("samples", "k", ValueError, r"k: expected the same on every rank, \d as on rank 0, got \d on rank \d"),
         ("candidates", "k", ValueError, r"k: expected the same on every rank"),
-        ("samples", "k kind", TypeError, r"rank {r}: k: expected an integer, got float"),
+        ("samples", "k kind", TypeError, r"rank {r}: k: expected an integer, got 1.5"),
         ("samples", "alpha", ValueError, r"alpha: expected the same on every rank"),
         ("candidates", "dtype", ValueError, r"W_candidates: expected the same on every rank, .*float"),
         ("samples", "dtype", ValueError, r"W_candidates: expected the same on every rank, .*float"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nc_fast.types import TIE_TOLERANCE
+from nc_fast.tolerances import TIE_TOLERANCE
 
 WINDOW_PER_PICK = 4  # measured on MNIST scores: 100 picks from a window of 256 to 512 take one round
 SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
