@@ -81,7 +81,10 @@ class SharedProjector {
   NullSpaceProjector projector_;
 };
 
-std::unique_ptr<SharedProjector> make_projector(const py::int_& dim) {
+std::unique_ptr<SharedProjector> make_projector(const py::object& dim) {
+  if (PyIndex_Check(dim.ptr()) == 0 || PyBool_Check(dim.ptr())) {
+    throw py::type_error("dim: expected an integer, got " + std::string(py::repr(dim)));
+  }
   int overflow = 0;
   const long long value = PyLong_AsLongLongAndOverflow(dim.ptr(), &overflow);
   if (overflow != 0 || value < 1) {

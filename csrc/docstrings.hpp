@@ -32,7 +32,7 @@ Source: Mao et al., CIKM 2021 (arXiv 2108.06530), the selection in the null spac
 Examples
 --------
 >>> import numpy as np
->>> from nc_fast._projector import NullSpaceProjector
+>>> from nc_fast import NullSpaceProjector
 >>> projector = NullSpaceProjector(2)
 >>> projector.add(np.array([0.0, 2.0]))
 2.0

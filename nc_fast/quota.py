@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from nc_fast.inputs import checks
+
 
 def share_quota(sizes: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
     """Share ``k`` over groups of the given sizes.
@@ -26,8 +28,8 @@ def share_quota(sizes: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
 
     Raises
     ------
-    ValueError
-        When k is negative or exceeds ``sum(sizes)``.
+    TypeError, ValueError
+        When sizes are no whole numbers from 0 on; when k is none from 0 to ``sum(sizes)``.
 
     Notes
     -----
@@ -38,19 +40,25 @@ def share_quota(sizes: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
     >>> share_quota([10, 3, 20], 14).tolist()
     [5, 3, 6]
     """
-    sizes = np.asarray(sizes, dtype=np.int64)
-    if not 0 <= k <= sizes.sum():
-        raise ValueError(f"k: expected 0 <= k <= sum(sizes) = {sizes.sum()}, got {k}")
-    quota = np.zeros_like(sizes)
-    order = np.argsort(sizes, kind="stable")
+    given = checks.as_array("sizes", sizes)
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"sizes: expected (G,) integers, got {given.dtype}")
+    if given.ndim != 1 or (given < 0).any():
+        raise ValueError(f"sizes: expected (G,) integers >= 0, got shape {given.shape} from {given.min(initial=0)} on")
+    counts = given.astype(np.int64)
+    k = checks.integer("k", k)
+    if not 0 <= k <= counts.sum():
+        raise ValueError(f"k: expected 0 <= k <= sum(sizes) = {counts.sum()}, got {k}")
+    quota = np.zeros_like(counts)
+    order = np.argsort(counts, kind="stable")
     for position, group in enumerate(order):
         # Smallest first: once a group is larger than the equal share, so are all that follow.
         share = (k - quota.sum()) // (len(order) - position)
-        if sizes[group] > share:
+        if counts[group] > share:
             rest = order[position:]
             quota[rest] = share
             left_over = k - quota.sum()
             quota[rest[len(rest) - left_over :]] += 1
             break
-        quota[group] = sizes[group]
+        quota[group] = counts[group]
     return quota

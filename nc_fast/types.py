@@ -82,6 +82,8 @@ class ClassMoments:
         """Return these moments over a superset of the classes; added classes have count 0."""
         if np.array_equal(classes, self.classes):
             return self
+        if not np.isin(self.classes, classes).all():
+            raise ValueError(f"classes: expected all of {self.classes.tolist()} among them, got {np.asarray(classes).tolist()}")
         rows = like(self.mean, np.searchsorted(classes, self.classes.astype(classes.dtype)))
         xp = array_namespace(self.mean)
         where = {"device": self.mean.device} if is_tensor(self.mean) else {}

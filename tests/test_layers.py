@@ -17,13 +17,13 @@ PACKAGE = Path(nc_fast.__file__).parent
 # Lowest first. A module may import, at its top or inside a function, from lines above its own and from its own line's folders;
 # the longest name that fits says where a module belongs.
 LAYERS = [
-    ["_version", "_projector", "activations", "quota", "tolerances", "runtime", "inputs.arrays", "inputs.labels"],
+    ["_version", "_projector", "activations", "tolerances", "runtime", "inputs.arrays", "inputs.labels"],
     ["files.read"],
     ["files.moments"],
     ["types"],
     ["inputs.checks"],
     ["inputs.sources"],
-    ["criteria"],
+    ["criteria", "quota"],
     ["backends.reference", "backends.cpu", "backends.gpu"],
     ["backends.registry", "testing"],
     ["stages.checkpoint"],

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from nc_fast.files.read import MAX_BYTES, MAX_QUOTED, PathLike, listed, read_npz, readable, replacing, text_is_unicode
+from nc_fast.files.read import MAX_BYTES, MAX_QUOTED, PathLike, checked_path, listed, read_npz, readable, replacing, text_is_unicode
 from nc_fast.inputs.labels import LABEL_KINDS
 
 FORMAT = "nc_fast.ClassMoments"
@@ -76,11 +76,11 @@ def load_moments(path: PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]]
     return arrays, header["notes"]
 
 
-def moments_path(path: PathLike) -> Path:
-    """Check the name of a file of moments."""
-    path = Path(path)
+def moments_path(path: object, name: str = "path") -> Path:
+    """Check the name of a file of moments, the argument ``name``."""
+    path = checked_path(name, path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path}: expected a name ending in {' or '.join(SUFFIXES)}, got {path.suffix or 'no ending'!r}")
+        raise ValueError(f"{name}: expected a name ending in {' or '.join(SUFFIXES)}, got {path.suffix or 'no ending'!r}")
     if path.suffix == ".safetensors" and find_spec("safetensors") is None:
         raise ValueError(f'{path}: expected a name ending in .npz where safetensors is not installed: pip install "nc_fast[safetensors]"')
     return path

@@ -238,6 +238,13 @@ def read_npz(path: PathLike, *, required: tuple[str, ...], optional: tuple[str, 
         return {name: _read_member(path, name, archive, members[name]) for name in wanted}
 
 
+def checked_path(name: str, value: object) -> Path:
+    """Check the name of a file, the argument ``name``."""
+    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
+    return Path(value)
+
+
 @contextmanager
 def replacing(path: PathLike) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when the block ends well; nothing half-written is left.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import array_namespace
 from nc_fast.types import Array, ClassMoments
 
@@ -37,6 +38,7 @@ def fisher_scores(moments: ClassMoments) -> tuple[Array, Array]:
     >>> fisher_scores(nc_fast.class_moments(np.eye(2), X, y))[0].tolist()
     [16.0, 0.0]
     """
+    checks.kind("moments", moments, ClassMoments)
     if len(moments.classes) < 2:
         raise ValueError(f"y: expected at least two classes for the Fisher criterion, got {len(moments.classes)}")
     xp = array_namespace(moments.mean)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_fast.init.arguments import InitOptions
-from nc_fast.init.candidates import LayerPool, GivenCandidates, draw_pool, given_pool
+from nc_fast.init.candidates import GivenCandidates, LayerPool, draw_pool, given_pool
 from nc_fast.init.forward_pass import on_arrival
 from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer
 from nc_fast.init.pick import GroupPicks, PickRules, pick_neurons

@@ -6,13 +6,11 @@ Checks read what they are given, return it in the form the next stage wants, and
 from __future__ import annotations
 
 import operator
-import os
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
 from math import isfinite
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -123,9 +121,17 @@ def biases(value: object, W: Array) -> np.ndarray:
     return np.full(W.shape[1], bias, dtype=np.float64)
 
 
+def integer(name: str, value: object) -> int:
+    """Check a whole number."""
+    try:
+        return operator.index(None if isinstance(value, (bool, np.bool_)) else value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
+
+
 def whole(name: str, value: object, least: int) -> int:
     """Check a whole number of at least ``least``."""
-    number = _integer(name, value)
+    number = integer(name, value)
     if number < least:
         raise ValueError(f"{name}: expected at least {least}, got {number}")
     return number
@@ -133,7 +139,7 @@ def whole(name: str, value: object, least: int) -> int:
 
 def count(name: str, value: object, most: int) -> int:
     """Check a whole number from 1 to ``most``, the candidates."""
-    number = _integer(name, value)
+    number = integer(name, value)
     if not 1 <= number <= most:
         raise ValueError(f"{name}: expected 1 <= {name} <= M = {most}, got {number}")
     return number
@@ -157,13 +163,6 @@ def progress(value: object) -> Any:
     if not (isinstance(value, bool) or callable(value)):
         raise TypeError(f"progress: expected True, False or a callable, got {type(value).__name__}")
     return value
-
-
-def path(name: str, value: object) -> Path:
-    """Check the name of a file."""
-    if not isinstance(value, (str, os.PathLike)) or isinstance(os.fspath(value), bytes):
-        raise TypeError(f"{name}: expected a path, got {type(value).__name__}")
-    return Path(value)
 
 
 def alpha(value: object) -> float:
@@ -240,13 +239,6 @@ def as_array(name: str, value: object) -> Array:
     if array.dtype == object and not array.ndim:
         raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
     return array
-
-
-def _integer(name: str, value: object) -> int:
-    try:
-        return operator.index(None if isinstance(value, (bool, np.bool_)) else value)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer, got {value!r}") from None
 
 
 def _numpy_has(dtype: str) -> bool:

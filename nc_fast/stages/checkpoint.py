@@ -12,7 +12,6 @@ import numpy as np
 
 from nc_fast.files.moments import load_moments, moments_path, save_moments
 from nc_fast.inputs.arrays import as_numpy
-from nc_fast.inputs.checks import path as checked_path
 from nc_fast.types import ClassMoments
 
 EVERY_SECONDS = 30.0
@@ -23,7 +22,7 @@ def checkpoint_path(value: object) -> Path | None:
     """Check where the user wants a checkpoint, before anything is computed."""
     if value is None:
         return None
-    path = moments_path(checked_path("checkpoint", value))
+    path = moments_path(value, "checkpoint")
     if not path.resolve().parent.is_dir():
         raise ValueError(f"checkpoint: expected a file in a folder that exists, got {path}")
     return path
