@@ -17,7 +17,10 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 TESTED_TORCH = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
 PYTEST = ["python", "-m", "pytest", "--numprocesses", "2", "--dist", "worksteal", "--quiet"]
 # Many processes or minutes, and nothing that depends on versions: `make test` runs them.
-LONG = ["test_benchmarks.py", "command/test_compare.py", "command/test_torchrun.py", "distributed", "test_wheel.py"]
+LONG = [
+    *(f"command/test_{name}.py" for name in ("compare_training", "compare_results", "compare_command", "torchrun")),
+    *("distributed", "test_benchmarks.py", "test_wheel.py"),
+]
 
 
 def lower_bounds() -> list[str]:

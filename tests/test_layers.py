@@ -46,6 +46,7 @@ HEAVY = {
     "matplotlib": {"command.demo_picture", "compare.plots"},
     "lsuv": {"compare.initializations"},
     "numba": {"backends.cpu.kernels"},
+    "joblib": {"compare.workers", "command.compare"},
     "rich": {"runtime.progress", "command", "compare.tables"},
     "typer": {"command.commands"},
 }

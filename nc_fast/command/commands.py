@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ARRAYS_WRITTEN = ("weights", "bias", "indices", "scores", "gains", "groups", "restarts")
 BAD_INPUT, INTERRUPTED = 2, 130
+MAX_SEED = 2**60  # torch takes 64 bits, and a run's two generators double the seed
 ARRAYS_READ = "W (D, M) with neurons as columns, X (N, D), y (N,) and optionally bias, a number or (M,)"
 
 
@@ -43,7 +44,7 @@ class OneLineErrors(TyperGroup):
         except KeyboardInterrupt as error:
             raised: BaseException = error
             line, code = "interrupted", INTERRUPTED
-        except (ValueError, TypeError, OSError, MemoryError) as error:
+        except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
             if ctx.params.get("traceback"):
                 raise
             raised = error
@@ -94,46 +95,46 @@ def demo(
     k: K = 100,
     alpha: Alpha = 0.5,
     activation: Activation = "relu",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the pool and of --max-samples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the pool and of --max-samples.")] = 0,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Use at most this many samples, drawn at random.")] = None,
     train: Annotated[bool, typer.Option(help="Also train a network from He and from a campaign; the curves go beside the picture.")] = True,
     out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("nc_fast_demo.png"),
 ) -> None:
     """Run a campaign on real data, on the NumPy reference and on the CPU backend, show what it found, and train from there."""
-    from nc_fast.command import demo
-    from nc_fast.files import read
+    from nc_fast.command.demo import Settings, picture, run, tables
+    from nc_fast.files.read import load, replacing
 
     source = _source(data_dir, npz)
-    settings = demo.Settings(pool=pool, k=k, alpha=alpha, activation=activation, seed=seed)
+    settings = Settings(pool=pool, k=k, alpha=alpha, activation=activation, seed=seed)
+    settings.check()
     _writable("--out", out)
     console = _console()
     with _plain_warnings():
-        dataset = read.load(source)
+        dataset = load(source)
         with console.status("") as status:
-            result = demo.run(dataset, settings, max_samples=max_samples, announce=lambda stage: status.update(f"{stage} ..."))
+            result = run(dataset, settings, max_samples=max_samples, announce=lambda stage: status.update(f"{stage} ..."))
             status.update("picture ...")
-            with read.replacing(out) as file:
-                demo.picture(result, file)
-    console.print(*demo.tables(result), sep="\n")
+            with replacing(out) as file:
+                picture(result, file)
+    console.print(*tables(result), sep="\n")
     if train:
         _train_too(dataset, seed, out.with_name(f"{out.stem}_training.png"), console)
-    console.print(f"picture: {out}", soft_wrap=True, markup=False, highlight=False)
+    _say(console, f"picture: {out}")
 
 
 def _train_too(dataset: Dataset, seed: int, out: Path, console: Console) -> None:
-    from nc_fast.command import head_start
+    from nc_fast.command.demo import train
     from nc_fast.files.read import replacing
 
     with _plain_warnings(), console.status("") as status:
         try:
-            result = head_start.train(dataset, seed, lambda stage: status.update(f"{stage} ..."))
+            with replacing(out) as file:
+                grids = train(dataset, seed, file, lambda stage: status.update(f"{stage} ..."))
         except ValueError as error:
-            console.print(f"no training: {error}", soft_wrap=True, markup=False, highlight=False)
+            _say(console, f"no training: {error}")
             return
-        with replacing(out) as file:
-            result.picture(file)
-    console.print("", *(grid.rich() for grid in result.tables()), sep="\n")
-    console.print(f"training curves: {out}", soft_wrap=True, markup=False, highlight=False)
+    console.print("", *(grid.rich() for grid in grids), sep="\n")
+    _say(console, f"training curves: {out}")
 
 
 @app.command()
@@ -151,7 +152,7 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
-    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count from here.")] = 0,
+    first_seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds count from here.")] = 0,
     epochs: Annotated[int, typer.Option(help="Of training.")] = 10,
     lr: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.1,
     batch: Annotated[int, typer.Option(help="Batch size.")] = 100,
@@ -164,7 +165,7 @@ def compare(
     ),
 ) -> None:
     """Train a network on the same batches from different initializations, and compare them with He's."""
-    from nc_fast.command import compare as comparison
+    from nc_fast.command.compare import run_and_write
     from nc_fast.compare.initializations import ALL, DEFAULT
     from nc_fast.compare.plan import Plan
 
@@ -183,7 +184,7 @@ def compare(
     if (out.exists() and not out.is_dir()) or not out.resolve().parent.is_dir():
         raise ValueError(f"--out: expected a folder, or a new one in a folder that exists, got {out}")
     with _plain_warnings():
-        comparison.compare(plan, source, jobs, out, _console())
+        run_and_write(plan, source, jobs, out, _console())
 
 
 @app.command()
@@ -227,7 +228,7 @@ def select(
     console.print(f"{k} of {arrays['W'].shape[1]} candidates picked, restarts: {result.restarts}", highlight=False)
     per_class = ", ".join(f"{name}: {count}" for name, count in zip(classes, counts, strict=True))
     console.print(f"picks per class: {per_class}", markup=False, highlight=False)
-    console.print(f"picks: {out}", soft_wrap=True, markup=False, highlight=False)
+    _say(console, f"picks: {out}")
 
 
 @app.command()
@@ -235,9 +236,9 @@ def info() -> None:
     """Print versions, threads, SIMD level and backends: what a bug report needs."""
     from nc_fast.command.info import facts
 
-    found = list(facts())
-    width = max(len(name) for name, _ in found)
-    for name, value in found:
+    lines = list(facts())
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
         typer.echo(f"{name:<{width}}  {value}")
 
 
@@ -254,6 +255,11 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(quiet=torchrun.rank() > 0)
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line as it is: it may hold a path or a name of the user's."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _writable(option: str, path: Path) -> None:

@@ -1,14 +1,15 @@
-"""The demo: one campaign on the reference and on the CPU backend, stage by stage, and what it found."""
+"""What ``nc-fast demo`` does: a campaign on the reference and on the CPU backend, stage by stage; then training from He and a campaign."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter
 from typing import IO, TYPE_CHECKING, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from nc_fast.api import class_moments, select
 from nc_fast.criteria import ib_scores
@@ -20,12 +21,15 @@ from nc_fast.types import ClassMoments, Scores, Selection
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from nc_fast.compare.tables import Grid
+
 BACKENDS = ("reference", "cpu")
 STAGES = ("class_moments", "ib_scores", "select")
 REPEAT_SECONDS = 0.25  # a stage runs again until this much time has passed: milliseconds are not to be read off one run
 MAX_RUNS = 9
 WARM_UP_SAMPLES = 64
 CLASSES_SHOWN = 20  # rows of the picture
+TRAINED_NETWORK, TRAINING_STEPS, TRAINING_SEEDS = "mlp3", 280, 3
 
 Result = TypeVar("Result")
 
@@ -76,7 +80,6 @@ def he_normal(rng: np.random.Generator, n_features: int, n_neurons: int) -> np.n
 
 def run(dataset: Dataset, settings: Settings, *, max_samples: int | None, announce: Callable[[str], None]) -> Demo:
     """Draw a pool and run the campaign on every backend of BACKENDS, one stage after the other."""
-    settings.check()
     rng = np.random.default_rng(settings.seed)
     dataset = dataset.scaled()
     W = he_normal(rng, dataset.X_train.shape[1], settings.pool)
@@ -238,3 +241,26 @@ def picture(demo: Demo, file: IO[bytes]) -> None:
         subtitle=f"{len(dataset.X_train)} samples, {dataset.X_train.shape[1]} features, He normal pool, {settings.activation}, "
         f"alpha {settings.alpha:g}, seed {settings.seed}",
     )
+
+
+def train(dataset: Dataset, seed: int, file: IO[bytes], announce: Callable[[str], None]) -> list[Grid]:
+    """Train a network from He and from a campaign for whole epochs of about TRAINING_STEPS steps together; write a PNG of the curves.
+
+    Raises
+    ------
+    ValueError
+        When there are too few samples or classes.
+    """
+    from nc_fast import compare
+    from nc_fast.compare import initializations, networks, plots, tables
+
+    announce("training")
+    data = networks.prepare(dataset)
+    plan = compare.Plan((TRAINED_NETWORK,), initializations.DEFAULT, tuple(range(seed, seed + TRAINING_SEEDS)))
+    plan = replace(plan, epochs=max(1, round(TRAINING_STEPS / plan.epoch_steps(len(data.X)))))
+    with threadpool_limits(1):  # fastest where the matrices are small
+        runs = list(
+            compare.run_plan(plan, list(plan.tasks()), data, None, 1, lambda done, total: announce(f"training: {done} of {total} steps"))
+        )
+    plots.curves(file, runs, plan, data.name)
+    return list(tables.grids(runs, plan, data.name))[:2]  # figures and differences; times of so short a training say little

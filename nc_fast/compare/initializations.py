@@ -1,6 +1,6 @@
 """The initializations that are compared, by name and options: ``he``, ``he:gain=1.41``, ``campaign:alpha=0.5,bias=zeros``.
 
-To add one, write a function that takes (model, samples, generator) and its options by keyword, and put it into INITIALIZATIONS.
+To add one, write a function that takes (model, data, generator) and its options by keyword, and put it into INITIALIZATIONS.
 Functions of torch.nn.init set weights; biases are 0 with them.
 """
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 import nc_fast.init
 from nc_fast.compare import original
-from nc_fast.compare.samples import Samples
+from nc_fast.compare.networks import TrainingData
 from nc_fast.inputs import checks
 
 HE = "he"  # what everything is compared with
@@ -26,7 +26,7 @@ PUBLISHED = "original"
 RELU_GAIN = 2**0.5
 LSUV_SAMPLES = 2000  # as many as a campaign looks at
 
-Initialize = Callable[[nn.Module, Samples, torch.Generator], None]
+Initialize = Callable[[nn.Module, TrainingData, torch.Generator], None]
 
 
 def parse(spec: str) -> Initialize:
@@ -50,11 +50,8 @@ def parse(spec: str) -> Initialize:
     function = INITIALIZATIONS[checks.choice("--init", name, INITIALIZATIONS)]
     if name == "lsuv":
         _lsuv()
-    known = (
-        OPTIONS_OF_CAMPAIGN
-        if name == "campaign"
-        else [p.name for p in inspect.signature(function).parameters.values() if p.kind == p.KEYWORD_ONLY]
-    )
+    parameters = inspect.signature(function).parameters.values()
+    known = OPTIONS_OF_CAMPAIGN if name == "campaign" else [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
     options = {}
     for part in text.split(",") if text else ():
         option, equals, value = part.partition("=")
@@ -66,60 +63,60 @@ def parse(spec: str) -> Initialize:
     return partial(function, **options)
 
 
-def he(model: nn.Module, samples: Samples, generator: torch.Generator, *, gain: float = 1.0, like: str | None = None) -> None:
+def he(model: nn.Module, data: TrainingData, generator: torch.Generator, *, gain: float = 1.0, like: str | None = None) -> None:
     """He normal weights; ``like``: each layer's rescaled to the root mean square that another initialization gives it."""
     _fill(model, generator, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu").mul_(gain))
     if like is not None:
         other = deepcopy(model)
-        parse(like)(other, samples, generator)
+        parse(like)(other, data, generator)
         with torch.no_grad():
             for mine, theirs in zip(layers(model), layers(other), strict=True):
                 mine.weight.mul_(theirs.weight.norm() / mine.weight.norm())
 
 
-def normal(model: nn.Module, _: Samples, generator: torch.Generator, *, std: float = 0.01) -> None:
+def normal(model: nn.Module, _: TrainingData, generator: torch.Generator, *, std: float = 0.01) -> None:
     """Weights from N(0, std²)."""
     _fill(model, generator, partial(nn.init.normal_, std=std))
 
 
-def xavier(model: nn.Module, _: Samples, generator: torch.Generator, *, gain: float = 1.0) -> None:
+def xavier(model: nn.Module, _: TrainingData, generator: torch.Generator, *, gain: float = 1.0) -> None:
     """Xavier normal weights."""
     _fill(model, generator, partial(nn.init.xavier_normal_, gain=gain))
 
 
-def orthogonal(model: nn.Module, _: Samples, generator: torch.Generator, *, gain: float = RELU_GAIN) -> None:
+def orthogonal(model: nn.Module, _: TrainingData, generator: torch.Generator, *, gain: float = RELU_GAIN) -> None:
     """Orthogonal weights."""
     _fill(model, generator, partial(nn.init.orthogonal_, gain=gain))
 
 
-def lsuv(model: nn.Module, samples: Samples, generator: torch.Generator) -> None:
+def lsuv(model: nn.Module, data: TrainingData, generator: torch.Generator) -> None:
     """Layer-sequential unit variance, by the package ``lsuv`` with its defaults, on a random batch."""
-    with _seeded(generator, samples.X.device):
-        batch = samples.X[torch.randperm(len(samples.X))[:LSUV_SAMPLES].to(samples.X.device)]
+    with _seeded(generator, data.X.device):
+        batch = data.X[torch.randperm(len(data.X))[:LSUV_SAMPLES].to(data.X.device)]
         _lsuv()(model, batch, verbose=False, device=batch.device)
 
 
-def campaign(model: nn.Module, samples: Samples, generator: torch.Generator, **options: Any) -> None:
+def campaign(model: nn.Module, data: TrainingData, generator: torch.Generator, **options: Any) -> None:
     """:func:`nc_fast.init.campaign_` with any of its options."""
-    nc_fast.init.campaign_(model, (samples.X, samples.y), generator=generator, **options)
+    nc_fast.init.campaign_(model, (data.X, data.y), generator=generator, **options)
 
 
-def he_center(model: nn.Module, samples: Samples, generator: torch.Generator) -> None:
+def he_center(model: nn.Module, data: TrainingData, generator: torch.Generator) -> None:
     """He weights and centred biases: a campaign with nothing to choose from."""
-    campaign(model, samples, generator, pool=1, by_class=False)
+    campaign(model, data, generator, pool=1, by_class=False)
 
 
-def he_center_assign(model: nn.Module, samples: Samples, generator: torch.Generator) -> None:
+def he_center_assign(model: nn.Module, data: TrainingData, generator: torch.Generator) -> None:
     """He weights, centred biases, and outputs assigned to classes."""
-    campaign(model, samples, generator, pool=1)
+    campaign(model, data, generator, pool=1)
 
 
-def published(model: nn.Module, samples: Samples, generator: torch.Generator, *, pool: int = 5) -> None:
+def published(model: nn.Module, data: TrainingData, generator: torch.Generator, *, pool: int = 5) -> None:
     """The published program's recipe, see :mod:`nc_fast.compare.original`."""
     if not isinstance(model, nn.Sequential):
         raise TypeError(f"--init original: expected a Sequential of linear layers, got {type(model).__name__}")
-    with _seeded(generator, samples.X.device), torch.no_grad():
-        original.initialize(model, samples.X, samples.y, pool)
+    with _seeded(generator, data.X.device), torch.no_grad():
+        original.initialize(model, data.X, data.y, pool)
 
 
 INITIALIZATIONS: dict[str, Callable[..., None]] = {
@@ -135,19 +132,7 @@ INITIALIZATIONS: dict[str, Callable[..., None]] = {
 }
 OPTIONS_OF_CAMPAIGN = ("pool", "base", "alpha", "bias", "gain", "max_samples", "by_class", "criterion", "method")
 DEFAULT = ("he", "campaign")
-ALL = (
-    "normal",
-    "xavier",
-    HE,
-    "he:like=campaign",
-    "he:like=original",
-    "orthogonal",
-    "lsuv",
-    "original",
-    "he-center",
-    "he-center-assign",
-    "campaign",
-)
+ALL = tuple(spec for name in INITIALIZATIONS for spec in ((HE, "he:like=campaign", "he:like=original") if name == HE else (name,)))
 
 
 def layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:

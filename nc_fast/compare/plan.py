@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,8 +11,7 @@ import torch
 
 from nc_fast._version import __version__
 from nc_fast.compare.initializations import HE, PUBLISHED, parse
-from nc_fast.compare.networks import NETWORKS
-from nc_fast.compare.samples import Samples
+from nc_fast.compare.networks import NETWORKS, TrainingData
 from nc_fast.inputs import checks
 
 
@@ -86,32 +85,20 @@ class Plan:
             if network != "cnn" or PUBLISHED not in initialization:
                 yield initialization
 
-    def steps(self, n_samples: int) -> int:
-        """Return the training steps of one run; incomplete batches are left out."""
-        return self.epochs * steps_per_epoch(self, n_samples)
+    def epoch_steps(self, n_samples: int) -> int:
+        """Return how many batches an epoch has; an incomplete one counts only where there is no other."""
+        return max(1, n_samples // self.batch)
 
-    def fingerprint(self, samples: Samples) -> dict[str, Any]:
+    def fingerprint(self, data: TrainingData) -> dict[str, Any]:
         """Return what two invocations must have in common for their runs to be of one comparison; plain JSON."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        total = float(samples.X.double().sum())
-        data = f"{samples.name}, {tuple(samples.X.shape)}, {tuple(samples.X_test.shape)}, {total:.6g}"
-        return {**plain, "data": data, "nc_fast": __version__, "torch": torch.__version__}
-
-
-def steps_per_epoch(plan: Plan, n_samples: int) -> int:
-    """Return how many batches an epoch has."""
-    return max(1, n_samples // plan.batch)
+        samples = f"{data.name}, {tuple(data.X.shape)}, {tuple(data.X_test.shape)}, {float(data.X.double().sum()):.6g}"
+        return {**plain, "data": samples, "nc_fast": __version__, "torch": torch.__version__}
 
 
 def check_device(name: str) -> None:
     """Raise ValueError when torch cannot compute there."""
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()  # read back: the meta device makes tensors, but they hold nothing
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device: expected a device that torch can use, got {name!r}: {str(error).splitlines()[0]}") from None
-
-
-def differing(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Sequence[str]:
-    """Return one phrase per setting that differs."""
-    names = dict.fromkeys([*theirs, *mine])
-    return [f"{name} {theirs.get(name)!r}, here {mine.get(name)!r}" for name in names if mine.get(name) != theirs.get(name)]

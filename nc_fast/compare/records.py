@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nc_fast.compare.plan import Task, differing
+from nc_fast.compare.plan import Task
 from nc_fast.compare.training import Point, Run
 from nc_fast.files.read import replacing
 
@@ -59,9 +59,10 @@ class Folder:
                 raise ValueError(
                     f"{path}: expected the settings of {RUNS}, got damaged data or none; delete {self.path} or choose another --out"
                 ) from None
-            others = differing(settings, found)
-            if others:
-                raise ValueError(f"--out: {self.path} holds runs with {'; '.join(others)}: delete it or choose another")
+            differing = [name for name in {**found, **settings} if found.get(name) != settings.get(name)]
+            if differing:
+                others = "; ".join(f"{name} {found.get(name)!r}, here {settings.get(name)!r}" for name in differing)
+                raise ValueError(f"--out: {self.path} holds runs with {others}: delete it or choose another")
         else:
             with replacing(path) as file:
                 file.write(json.dumps(settings, indent=1).encode())

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from nc_fast.compare.initializations import parse
-from nc_fast.compare.networks import build
-from nc_fast.compare.plan import Plan, Task, steps_per_epoch
-from nc_fast.compare.samples import Samples
+from nc_fast.compare.networks import TrainingData, build
+from nc_fast.compare.plan import Plan, Task
 
 MILESTONES = (100, 300, 600)  # steps after which accuracy is reported, as in the paper
 EVALUATION_ROWS = 10_000
@@ -62,28 +61,28 @@ class Run:
     epoch_steps: int
 
 
-def train(task: Task, plan: Plan, samples: Samples, report: Callable[[int], None]) -> Run:
-    """Run a task; ``report`` gets the number of steps done since the last call and may raise to end the run."""
-    model = build(task.network, samples)
+def train(task: Task, plan: Plan, data: TrainingData, report: Callable[[int], None]) -> Run:
+    """Run a task; ``report`` gets the number of steps done and may raise to end the run."""
+    model = build(task.network, data)
     initialize = parse(task.initialization)
     started = perf_counter()
-    initialize(model, samples, torch.Generator().manual_seed(2 * task.seed))
-    _wait(samples.X)
+    initialize(model, data, torch.Generator().manual_seed(2 * task.seed))
+    _wait(data.X)
     init_seconds = perf_counter() - started
 
     order = torch.Generator().manual_seed(2 * task.seed + 1)
-    epoch_steps = steps_per_epoch(plan, len(samples.X))
+    epoch_steps = plan.epoch_steps(len(data.X))
     parameters = list(model.parameters())
-    seconds, since, losses = 0.0, 0, samples.X.new_zeros((), dtype=torch.float64)
+    seconds, since, losses = 0.0, 0, data.X.new_zeros((), dtype=torch.float64)
     first_epoch_loss = losses.clone()
-    curve = [Point(0, 0.0, accuracy(model, samples), float("nan"))]
+    curve = [Point(0, 0.0, accuracy(model, data), float("nan"))]
     started = perf_counter()
     for step in range(1, plan.epochs * epoch_steps + 1):
         position = (step - 1) % epoch_steps
         if position == 0:
-            permutation = torch.randperm(len(samples.X), generator=order).to(samples.X.device)
+            permutation = torch.randperm(len(data.X), generator=order).to(data.X.device)
         rows = permutation[position * plan.batch : (position + 1) * plan.batch]
-        loss = nn.functional.cross_entropy(model(samples.X[rows]), samples.y[rows])
+        loss = nn.functional.cross_entropy(model(data.X[rows]), data.y[rows])
         gradients = torch.autograd.grad(loss, parameters)
         with torch.no_grad():
             losses += loss
@@ -92,25 +91,24 @@ def train(task: Task, plan: Plan, samples: Samples, report: Callable[[int], None
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.add_(gradient, alpha=-plan.lr)
         since += 1
-        if step % REPORT_EVERY == 0:
-            report(REPORT_EVERY)
+        if step % REPORT_EVERY == 0 or step == plan.epochs * epoch_steps:
+            report(step)
         if _evaluated(step, plan, epoch_steps):
             _wait(losses)
             seconds += perf_counter() - started
-            curve.append(Point(step, seconds, accuracy(model, samples), float(losses) / since))
+            curve.append(Point(step, seconds, accuracy(model, data), float(losses) / since))
             losses.zero_()
             since = 0
             started = perf_counter()
-    report(plan.epochs * epoch_steps % REPORT_EVERY)
     return Run(task, init_seconds, float(first_epoch_loss) / epoch_steps, tuple(curve), epoch_steps)
 
 
-def accuracy(model: nn.Module, samples: Samples) -> float:
+def accuracy(model: nn.Module, data: TrainingData) -> float:
     """Return the percentage of test samples classified correctly."""
     with torch.no_grad():
-        blocks = zip(torch.split(samples.X_test, EVALUATION_ROWS), torch.split(samples.y_test, EVALUATION_ROWS), strict=True)
+        blocks = zip(torch.split(data.X_test, EVALUATION_ROWS), torch.split(data.y_test, EVALUATION_ROWS), strict=True)
         right = sum(int((model(X).argmax(1) == y).sum()) for X, y in blocks)
-    return 100 * right / len(samples.y_test)
+    return 100 * right / len(data.y_test)
 
 
 def _evaluated(step: int, plan: Plan, epoch_steps: int) -> bool:

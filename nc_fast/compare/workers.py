@@ -1,143 +1,110 @@
-"""Runs a plan's tasks, one after the other here, or side by side in processes of one share of the cores each."""
+"""Runs a plan's tasks: one after the other in this process, or side by side in joblib's worker processes."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from typing import cast
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
 
 import torch
-from threadpoolctl import threadpool_limits
+from joblib import Parallel, delayed
 from torch import nn
 
 from nc_fast.compare.initializations import parse
-from nc_fast.compare.networks import build
+from nc_fast.compare.networks import TrainingData, build, prepare
 from nc_fast.compare.plan import Plan, Task
-from nc_fast.compare.samples import Samples, prepare
 from nc_fast.compare.training import Run, train
-from nc_fast.files.read import Dataset, PathLike, load
+from nc_fast.files.read import PathLike, load
+from nc_fast.runtime.progress import Report
 
 WARM_UP_SAMPLES = 200
 
-Report = Callable[[int], None]
 
-
-def run_plan(plan: Plan, tasks: Iterable[Task], samples: Samples, source: PathLike | None, jobs: int, report: Report) -> Iterator[Run]:
-    """Yield the tasks' runs as they finish.
+def run_plan(
+    plan: Plan, tasks: Sequence[Task], data: TrainingData, source: PathLike | None, jobs: int, report: Report | None = None
+) -> Generator[Run, None, None]:
+    """Yield the tasks' runs as they finish; close the iterator (contextlib.closing) to end the workers of those that have not.
 
     Parameters
     ----------
     plan, tasks : what to run; the tasks are some of the plan's
-    samples : the data, on the plan's device
+    data : on the plan's device
     source : where worker processes load the same data from, see :func:`nc_fast.files.read.load`
-    jobs : processes; 1 stays in this one, with all of its threads
-    report : gets the number of training steps done since its last call
+    jobs : processes; 1 stays in this one, with all of its threads, more share the cores
+    report : gets (training steps done, of how many); with workers once a run
 
     Notes
     -----
     Before the first run every initialization is tried on a few samples: wrong options show at once, and no run's time holds imports or
     compilation.
     """
-    waiting = list(tasks)
-    if not waiting:
+    if not tasks:
         return
-    warm_up(plan, samples)
+    steps = plan.epochs * plan.epoch_steps(len(data.X))
+
+    def done(runs: int, step: int) -> None:
+        if report:
+            report(runs * steps + step, len(tasks) * steps)
+
+    warm_up(plan, data)
+    jobs = min(jobs, len(tasks))
     if jobs == 1:
-        for task in waiting:
-            yield train(task, plan, samples, report)
-    else:
-        yield from _side_by_side(plan, waiting, source, min(jobs, len(waiting)), report)
+        for number, task in enumerate(tasks):
+            yield train(task, plan, data, partial(done, number))
+        return
+    with _ctrl_c_left_to_this_process():
+        side_by_side = Parallel(jobs, return_as="generator_unordered", batch_size=1)
+        results = side_by_side(delayed(_run)(task, plan, source) for task in tasks)
+    try:
+        with closing(results):
+            for number, run in enumerate(results, 1):
+                done(number, 0)
+                yield run
+    except BrokenProcessPool as error:
+        raise ChildProcessError("a worker process ended before its runs did: it was killed, perhaps for want of memory") from error
 
 
-def warm_up(plan: Plan, samples: Samples) -> None:
+def warm_up(plan: Plan, data: TrainingData) -> None:
     """Initialize every network once by every initialization, on a few samples of all classes."""
-    rows = torch.argsort(torch.argsort(samples.y, stable=True).argsort() % max(1, len(samples.y) // WARM_UP_SAMPLES), stable=True)[
-        :WARM_UP_SAMPLES
-    ]
-    few = Samples(samples.name, samples.X[rows], samples.y[rows], samples.X_test, samples.y_test, samples.n_classes, samples.image_shape)
+    stride = max(1, len(data.y) // WARM_UP_SAMPLES)
+    in_class_order = torch.argsort(torch.argsort(data.y, stable=True))
+    rows = torch.argsort(in_class_order % stride, stable=True)[:WARM_UP_SAMPLES]
+    few = replace(data, X=data.X[rows], y=data.y[rows])
     for network in plan.networks:
         for initialization in plan.suiting(network):
             model = build(network, few)
-            parse(initialization)(model, few, torch.Generator().manual_seed(0))
+            try:
+                parse(initialization)(model, few, torch.Generator().manual_seed(0))
+            except RuntimeError as error:  # torch's words about a wrong option
+                raise ValueError(f"--init {initialization}: {str(error).splitlines()[0]}") from error
             loss = nn.functional.cross_entropy(model(few.X), few.y)
             torch.autograd.grad(loss, list(model.parameters()))
 
 
-def _side_by_side(plan: Plan, tasks: list[Task], source: PathLike | None, jobs: int, report: Report) -> Iterator[Run]:
-    waiting = iter(tasks)
-    with _workers(jobs, plan, source) as busy:
-
-        def occupy(end: Connection) -> None:
-            if task := next(waiting, None):
-                with _expected_alive():
-                    end.send(task)
-            else:
-                busy.remove(end)
-
-        for end in tuple(busy):
-            occupy(end)
-        while busy:
-            for end in cast("list[Connection]", wait(busy)):
-                message = _received(end)
-                if isinstance(message, Run):
-                    occupy(end)
-                    yield message
-                else:
-                    report(message)
+def load_data(source: PathLike | None, device: str) -> TrainingData:
+    """Load a data set as tensors."""
+    return prepare(load(source), device)
 
 
-def _received(end: Connection) -> Run | int:
-    """Return a run, or a number of steps done; raise what went wrong."""
-    with _expected_alive():
-        message: Run | int | _Failure = end.recv()
-    if isinstance(message, _Failure):
-        raise message.error from RuntimeError(message.traceback)
-    return message
+def _run(task: Task, plan: Plan, source: Path | str | None) -> Run:
+    return train(task, plan, _warmed_up(plan, source), lambda _: None)
 
 
-@contextmanager
-def _workers(jobs: int, plan: Plan, source: PathLike | None) -> Iterator[list[Connection]]:
-    """Start processes that :func:`_work`, and yield this side of their pipes; they end with the block.
-
-    No pool: Ctrl-C in the midst of its bookkeeping may leave a lock held that its own threads then wait for.
-    """
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    started = []
-    try:
-        with _ctrl_c_left_to_this_process():
-            for _ in range(jobs):
-                mine, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(theirs, plan, source, max(1, cores() // jobs)), daemon=True)
-                process.start()
-                started.append((process, mine))
-                theirs.close()  # so that the worker's end shows
-        yield [mine for _, mine in started]
-    finally:
-        for process, _ in started:
-            process.terminate()
-        for process, mine in started:
-            process.join()
-            mine.close()
-
-
-@contextmanager
-def _expected_alive() -> Iterator[None]:
-    try:
-        yield
-    except (EOFError, OSError) as error:
-        raise ChildProcessError("a worker process ended before its runs did: it was killed, perhaps for want of memory") from error
+@cache  # once a worker
+def _warmed_up(plan: Plan, source: Path | str | None) -> TrainingData:
+    data = load_data(source, plan.device)
+    warm_up(plan, data)
+    return data
 
 
 @contextmanager
 def _ctrl_c_left_to_this_process() -> Iterator[None]:
-    """Let processes that start inside the block ignore Ctrl-C, from their first moment."""
+    """Let processes that start inside the block ignore Ctrl-C, from their first moment: they are killed, without a word on stderr."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -146,46 +113,3 @@ def _ctrl_c_left_to_this_process() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, found)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread inside the block: fastest where the matrices are small."""
-    found = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(found)
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass(frozen=True)
-class _Failure:
-    error: Exception
-    traceback: str
-
-
-def _work(end: Connection, plan: Plan, source: PathLike | None, threads: int) -> None:
-    """Run the tasks that come through the pipe; send back numbers of steps done and runs, or what went wrong."""
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
-    try:
-        samples = load_samples(source, plan.device)
-        warm_up(plan, samples)
-        while True:
-            end.send(train(end.recv(), plan, samples, end.send))
-    except Exception as error:
-        with suppress(OSError):  # nobody is there any more
-            end.send(_Failure(error, traceback.format_exc()))
-
-
-def load_samples(source: PathLike | None, device: str) -> Samples:
-    """Load a data set as tensors."""
-    dataset: Dataset = load(source)
-    return prepare(dataset, device)
