@@ -53,5 +53,5 @@ def backend(request) -> str:
         pytest.skip(reason)
     case = request.node.callspec.params.get("case")
     if request.param == "gpu" and case and case.N * case.M > INTERPRETER_ACTIVATIONS and os.environ.get("TRITON_INTERPRET") == "1":
-        pytest.skip(f"{case.name}: too large for Triton's interpreter; the odd shapes of test_gpu_moments.py stand for it")
+        pytest.skip(f"{case.name}: too large for Triton's interpreter; the odd shapes of test_gpu_*.py stand for it")
     return request.param

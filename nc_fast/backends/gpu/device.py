@@ -35,9 +35,9 @@ def as_tensor(array: Any) -> torch.Tensor:
         return array.detach()
     odd = not array.flags.aligned or any(stride < 0 or stride % array.itemsize for stride in array.strides)
     if odd or not array.dtype.isnative:
-        array = np.array(array, array.dtype.newbyteorder("="), order="C")  # ascontiguousarray keeps the -8 of a single row
+        array = np.array(array, array.dtype.newbyteorder("="), order="C")  # ascontiguousarray would keep a single row's negative stride
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # tensors of inputs are only read
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nothing here writes to it
         return torch.from_numpy(array)
 
 

@@ -14,26 +14,13 @@ SPREAD_BITS = 17.0  # largest over geometric mean of a feature, in bits, from wh
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Each feature over all samples.
+    """Each feature over all samples."""
 
-    Attributes
-    ----------
-    shift : (D,) float64
-        What is subtracted before packing: the mean of a feature that lies far from zero, else 0.
-    mean : (D,) float64
-    largest : (D,) float64
-        Largest magnitude after the shift.
-    centred : bool
-        Whether any shift is not 0.
-    spread : bool
-        Whether a feature's magnitudes spread over more than two float16 hold.
-    """
-
-    shift: torch.Tensor
-    mean: torch.Tensor
-    largest: torch.Tensor
-    centred: bool
-    spread: bool
+    shift: torch.Tensor  # (D,) float64, subtracted before packing: the mean of a feature that lies far from zero, else 0
+    mean: torch.Tensor  # (D,) float64
+    largest: torch.Tensor  # (D,) float64, largest magnitude after the shift
+    centred: bool  # whether any shift is not 0
+    spread: bool  # whether a feature's magnitudes spread over more than two float16 hold
 
 
 def measure_features(X: torch.Tensor, device: torch.device) -> Features:

@@ -12,9 +12,9 @@ import numpy as np
 from nc_fast.backends.gpu.tiles import Tile, Tiles
 
 MAX_RUN_TILES = 16  # a run's start-up (about 3 us) against 16 tiles of 8 to 24 us
-WANTED_PROGRAMS = 1056  # 8 waves of 132 multiprocessors: a tail below 6 %
+WANTED_PROGRAMS = 1056  # 8 waves of 132 multiprocessors: the last one, partly filled, wastes below 6 %
 SAMPLES_BYTES = 512 << 20  # packed samples held at once; MNIST's 60000 x 784 needs 200 MB
-POOL_BYTES = 512 << 20  # packed weights and partial moments held at once; more gains nothing
+POOL_BYTES = 512 << 20  # packed weights and partial moments held at once; more makes nothing faster
 POOL_SHARE = 0.5  # of free memory at most: the allocator rounds up, and others allocate too
 
 
@@ -23,44 +23,19 @@ class SampleLayout:
     """Where a chunk of the sorted samples lies once packed, and which slot holds whose partial moments.
 
     Whole one-class tiles come first, then the remainders of all classes, one after the other.
-
-    Attributes
-    ----------
-    source : (n,) int64
-        Sorted sample at each packed row; packed rows from n on are padding.
-    packed_rows : int
-        Packed rows, padding included.
-    run_row : (n_runs + 1,) int32
-        Packed row where each run of whole tiles starts.
-    part_row : (n_parts + 1,) int32
-        Packed row where each class's remainder starts.
-    tile_part : (2, n_tiles) int32
-        First and last part with a sample in each mixed tile.
-    present : (n_present,) int32
-        The classes with samples here.
-    before : (n_present,) float64
-        Samples each of them has in earlier chunks.
-    class_slot : (n_present + 1,) int32
-        Where each present class's slots start in ``slot`` and ``slot_count``.
-    slot : (n_used,) int32
-        Slots in merging order: a class's runs, then its mixed tiles.
-    slot_count : (n_used,) float64
-        Samples in each.
-    n_slots : int
-        Slots to allocate; a few stay unused.
     """
 
-    source: np.ndarray
-    packed_rows: int
-    run_row: np.ndarray
-    part_row: np.ndarray
-    tile_part: np.ndarray
-    present: np.ndarray
-    before: np.ndarray
-    class_slot: np.ndarray
-    slot: np.ndarray
-    slot_count: np.ndarray
-    n_slots: int
+    source: np.ndarray  # (n,) int64, sorted sample at each packed row; packed rows from n on are padding
+    packed_rows: int  # padding included
+    run_row: np.ndarray  # (n_runs + 1,) int32, packed row where each run of whole tiles starts
+    part_row: np.ndarray  # (n_parts + 1,) int32, packed row where each class's remainder starts
+    tile_part: np.ndarray  # (2, n_tiles) int32, first and last part with a sample in each mixed tile
+    present: np.ndarray  # (n_present,) int32, the classes with samples here
+    before: np.ndarray  # (n_present,) float64, samples each of them has in earlier chunks
+    class_slot: np.ndarray  # (n_present + 1,) int32, where each present class's slots start in the next two
+    slot: np.ndarray  # (n_used,) int32, slots in merging order: a class's runs, then its mixed tiles
+    slot_count: np.ndarray  # (n_used,) float64, samples in each
+    n_slots: int  # to allocate; a few stay unused
 
     @property
     def n_runs(self) -> int:
@@ -74,7 +49,7 @@ class SampleLayout:
 
 
 def run_tiles(n_samples: int, n_candidates: int, tile: Tile) -> int:
-    """Return how many tiles a run may have: few where the pool is small, so that there are programs for every processor."""
+    """Return how many tiles a run may have: few where the pool is small, so that every processor gets programs to run."""
     programs = -(-n_candidates // tile.candidates) * (n_samples // tile.samples)
     return min(max(programs // WANTED_PROGRAMS, 1), MAX_RUN_TILES)
 

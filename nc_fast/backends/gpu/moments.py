@@ -53,9 +53,9 @@ def class_moments(
         Labels, passed through.
     bias : (M,) float64
     activation : str or callable
-        A name in the table, or an elementwise function of an (n, m) tensor: slower, for its block is stored.
+        A name in the table, or an elementwise function of an (n, m) tensor: slower, because its blocks are stored.
     precision : "auto", "fp16", "tf32" or "ieee"
-        "auto" holds operands in 22 bits (two float16), in float32 where the data spread too far, in float64 where they are.
+        "auto" holds operands in 22 bits (two float16), or float32 where features spread too far, or float64 where they are given so.
     report : callable, optional
         Called with (work done, work in all) after every block of the pool; waits for the device each time.
 

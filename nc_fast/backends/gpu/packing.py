@@ -21,39 +21,21 @@ TABLES = ("run_row", "part_row", "tile_part", "present", "before", "class_slot",
 
 @dataclass(frozen=True, eq=False)
 class PackedSamples:
-    """A chunk of the samples on the device.
-
-    Attributes
-    ----------
-    chunk : SampleLayout
-        Where its samples lie.
-    packed : (packed_rows, pitch_x)
-        The samples.
-    tables : dict of tensors
-        The layout's arrays by name.
-    """
+    """A chunk of the samples on the device."""
 
     chunk: SampleLayout
-    packed: torch.Tensor
-    tables: dict[str, torch.Tensor]
+    packed: torch.Tensor  # (packed_rows, pitch_x)
+    tables: dict[str, torch.Tensor]  # the layout's arrays by name
 
 
 @dataclass(frozen=True, eq=False)
 class PackedCandidates:
-    """A block of the pool, padded with zero candidates to whole tiles.
+    """A block of the pool, padded with zero candidates to whole tiles."""
 
-    Attributes
-    ----------
-    packed : (m_padded, pitch_w)
-        The weights.
-    inverse, offset, pivot : (m_padded,) float32 or float64
-        What undoes a candidate's scale, its bias for centred samples, and what its moments are taken about.
-    """
-
-    packed: torch.Tensor
-    inverse: torch.Tensor
-    offset: torch.Tensor
-    pivot: torch.Tensor
+    packed: torch.Tensor  # (m_padded, pitch_w)
+    inverse: torch.Tensor  # (m_padded,) of the sums' type, what undoes a candidate's scale
+    offset: torch.Tensor  # (m_padded,) of the sums' type, its bias for centred samples
+    pivot: torch.Tensor  # (m_padded,) of the sums' type, what its moments are taken about
 
 
 def feature_scale(features: Features, arithmetic: Arithmetic) -> torch.Tensor:

@@ -20,24 +20,12 @@ MERGE_CANDIDATES = 256
 
 @dataclass(frozen=True)
 class Plan:
-    """What all kernels of one call share.
-
-    Attributes
-    ----------
-    arithmetic : Arithmetic
-        Number form of the packed operands.
-    activation : str
-        Name in the table of ``nc_fast.activations``.
-    tiles : Tiles
-        Tile shapes of the product kernels.
-    K : int
-        Features, rounded up to the tiles' depth.
-    """
+    """What all kernels of one call share."""
 
     arithmetic: Arithmetic
     activation: str
     tiles: Tiles
-    K: int
+    K: int  # features, rounded up to the tiles' depth
 
     @property
     def pitch_w(self) -> int:

@@ -19,22 +19,12 @@ EXACT_IN_HALF = ("torch.uint8", "torch.int8", "torch.bool", "torch.float16", "to
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Number form of the packed operands.
-
-    Attributes
-    ----------
-    number : str
-        Type of the packed operands. Sums are float64 for float64, else float32.
-    weights_low, samples_low : bool
-        Whether low parts are kept.
-    dot : str
-        Triton's input precision for float32 operands.
-    """
+    """Number form of the packed operands."""
 
     number: Literal["float16", "float32", "float64"]
-    weights_low: bool = False
+    weights_low: bool = False  # whether low parts are kept
     samples_low: bool = False
-    dot: str = "ieee"
+    dot: str = "ieee"  # Triton's input precision for float32 operands
 
     @property
     def itemsize(self) -> int:

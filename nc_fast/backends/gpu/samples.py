@@ -13,21 +13,11 @@ TILE_BYTES = 32 << 20  # samples on their way to the device, in float64
 
 @dataclass(frozen=True, eq=False)
 class SortedSamples:
-    """The samples and their order by class.
+    """The samples and their order by class."""
 
-    Attributes
-    ----------
-    X : (N, D) floating or integer tensor
-        As the caller gave it, on the device that computes or in host memory.
-    order : (N,) int64 tensor
-        Rows of X, class after class, beside X.
-    counts : (C,) int64 array
-        Samples of each class.
-    """
-
-    X: torch.Tensor
-    order: torch.Tensor
-    counts: np.ndarray
+    X: torch.Tensor  # (N, D) floating or integer, as the caller gave it: on the device that computes or in host memory
+    order: torch.Tensor  # (N,) int64, rows of X, class after class; beside X
+    counts: np.ndarray  # (C,) int64, samples of each class
 
 
 def sample_tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[torch.Tensor]:

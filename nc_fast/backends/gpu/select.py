@@ -1,6 +1,7 @@
 """Greedy null-space selection on a GPU: fresh gains of everything, then many picks inside a window of the best, per round.
 
-All arithmetic on ratios and gains is float64. The picks are the eager loop's: ``kernels.select.window_greedy`` says why.
+All arithmetic on ratios and gains is float64. The picks are those of a loop that computes every gain afresh before each
+pick: ``kernels.select.window_greedy`` says why.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def _competitors(W: torch.Tensor, score: torch.Tensor, pool: torch.Tensor, quota
 def _round(candidates: Candidates, groups: list[Group], n_groups: int) -> int:
     """Compute all gains afresh, let each group pick from its window, wait for the device once; return how many spans were emptied."""
     ratio, exhausted = _fresh_ratios(candidates, groups, n_groups)
-    gain = torch.where(candidates.score >= 0, candidates.score * ratio, candidates.score / ratio)
+    gain = torch.where(candidates.score >= 0, candidates.score * ratio, candidates.score / ratio)  # -inf for negative / 0
     ranking = rank_candidates(candidates, gain, groups, n_groups)
     made = [_pick(ranking, ratio, exhausted, *batch) for batch in batches(groups, len(candidates.W))]
     emptied = exhausted.cpu().numpy()
@@ -95,7 +96,7 @@ def _round(candidates: Candidates, groups: list[Group], n_groups: int) -> int:
 def _fresh_ratios(candidates: Candidates, groups: list[Group], n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (E,) float64 ratios from explicit residuals, and (n_groups,) bool, the groups that start again with an empty span.
 
-    Those are the groups that have a span which all that is left of them lies in.
+    A group does that when everything left of it lies in the span of its picks.
     """
     alone = candidates.nonzero.double()  # the ratio outside an empty span
     ratio, spanned = alone.clone(), torch.zeros(n_groups, dtype=torch.bool)
@@ -127,7 +128,7 @@ class _Picked:
     groups: list[Group]
     residual: torch.Tensor  # (P, B, D) float64, unit vectors less their part in the span
     index: torch.Tensor  # (P, T) int64, candidates
-    at: torch.Tensor  # (P, T) int32, where in the window
+    place: torch.Tensor  # (P, T) int32, where in the window
     gain: torch.Tensor  # (P, T) float64
     in_span: torch.Tensor  # (P, T) int32, whether it extends the span
     count: torch.Tensor  # (P,) int32, picks made
@@ -136,9 +137,9 @@ class _Picked:
 def _pick(ranking: Ranking, ratio: torch.Tensor, exhausted: torch.Tensor, groups: list[Group], B: int) -> _Picked:
     """Start the greedy loop in every group's window, and mark what it picks as no longer left."""
     candidates, device, P = ranking.candidates, ratio.device, len(groups)
-    place, valid = ranking.window(groups, B)
+    position, valid = ranking.window(groups, B)
     bound, bound_index = ranking.bounds(groups, B)
-    index = candidates.index[place]
+    index = candidates.index[position]
     residual = _unit_rows(candidates.W, index.reshape(-1)).reshape(P, B, -1)
     numbers = torch.tensor([group.number for group in groups], device=device)
     Q = torch.nn.utils.rnn.pad_sequence([group.basis for group in groups], batch_first=True)  # by zero rows, which project nothing
@@ -147,19 +148,19 @@ def _pick(ranking: Ranking, ratio: torch.Tensor, exhausted: torch.Tensor, groups
         for _ in range(2):  # a second time: twice is enough
             residual = residual - (residual @ Q.mT) @ Q
     T = min(max(group.owed for group in groups), B)
-    at, in_span = (torch.zeros((P, T), dtype=torch.int32, device=device) for _ in range(2))
+    place, in_span = (torch.zeros((P, T), dtype=torch.int32, device=device) for _ in range(2))
     gain, count = ratio.new_zeros((P, T)), torch.zeros(P, dtype=torch.int32, device=device)
     window_greedy[(P,)](
         residual @ residual.mT,
-        ratio[place] ** 2,
-        candidates.score[place],
+        ratio[position] ** 2,
+        candidates.score[position],
         index,
         valid,
         bound,
         bound_index,
         torch.tensor([min(group.owed, T) for group in groups], dtype=torch.int32, device=device),
         ratio.new_empty((P, T, B)),
-        at,
+        place,
         gain,
         in_span,
         count,
@@ -169,10 +170,10 @@ def _pick(ranking: Ranking, ratio: torch.Tensor, exhausted: torch.Tensor, groups
         TRUST,
         **window_constants(B),
     )
-    picked = place.gather(1, at.long())
+    picked = position.gather(1, place.long())
     was_made = torch.arange(T, device=device) < count[:, None]
     candidates.left[torch.where(was_made, picked, len(candidates.index))] = False
-    return _Picked(groups, residual, candidates.index[picked], at, gain, in_span, count)
+    return _Picked(groups, residual, candidates.index[picked], place, gain, in_span, count)
 
 
 def _book(picked: _Picked, emptied: np.ndarray) -> None:
@@ -188,7 +189,7 @@ def _book(picked: _Picked, emptied: np.ndarray) -> None:
             group.basis = group.basis[:0]
         extending = np.flatnonzero(in_span[row, :n])
         if group.owed and extending.size:
-            rows = picked.at[row, torch.from_numpy(extending).to(picked.at.device)].long()
+            rows = picked.place[row, torch.from_numpy(extending).to(picked.place.device)].long()
             Q, _ = torch.linalg.qr(picked.residual[row, rows].T)
             group.basis = torch.cat([group.basis, Q.T])
 

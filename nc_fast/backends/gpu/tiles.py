@@ -17,41 +17,23 @@ SPECIALIZE_TRITON = ((3, 6), (3, 7))  # from, before: the versions it compiles w
 
 @dataclass(frozen=True)
 class Tile:
-    """Shape and schedule of one kernel's tile.
+    """Shape and schedule of one kernel's tile."""
 
-    Attributes
-    ----------
-    candidates, samples, depth : int
-        The product's rows, columns and step.
-    warps, stages : int
-        Warps per program; depth of the copy pipeline.
-    """
-
-    candidates: int
-    samples: int
-    depth: int
-    warps: int
-    stages: int
+    candidates: int  # rows of the product
+    samples: int  # its columns
+    depth: int  # features multiplied at a step
+    warps: int  # per program
+    stages: int  # depth of the copy pipeline
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """How the two product kernels run on one kind of device.
+    """How the two product kernels run on one kind of device."""
 
-    Attributes
-    ----------
-    pure, mixed : Tile
-        Tiles of whole classes, and of several classes' remainders; as many candidates and as deep as each other.
-    tma : bool
-        Copies by tensor-map descriptors; otherwise by pointers.
-    specialize : bool
-        A producer warp group of its own for the copies.
-    """
-
-    pure: Tile
-    mixed: Tile
-    tma: bool = False
-    specialize: bool = False
+    pure: Tile  # of one class
+    mixed: Tile  # of several classes' remainders; as many candidates and as deep as ``pure``
+    tma: bool = False  # copies by tensor-map descriptors; otherwise by pointers
+    specialize: bool = False  # a producer warp group of its own for the copies
 
 
 def specializes(triton_version: tuple[int, int]) -> bool:

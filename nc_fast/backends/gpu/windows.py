@@ -19,52 +19,25 @@ FACTOR_ROWS = 4
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """The E candidates that compete, groups in order, ascending inside. A candidate's *place* is its row here.
+    """The E candidates that compete, groups in order, ascending inside. A candidate's *position* is its row here."""
 
-    Attributes
-    ----------
-    W : (D, M) floating
-        All candidates.
-    index : (E,) int64
-        Column of W.
-    group : (E,) int64
-    score : (E,) float64
-    nonzero : (E,) bool
-        Whether the vector has a direction.
-    left : (E + 1,) bool
-        Whether it is not picked yet, updated in place; the last entry is there to be written in vain.
-    """
-
-    W: torch.Tensor
-    index: torch.Tensor
-    group: torch.Tensor
-    score: torch.Tensor
-    nonzero: torch.Tensor
-    left: torch.Tensor
+    W: torch.Tensor  # (D, M) floating, all candidates
+    index: torch.Tensor  # (E,) int64, column of W
+    group: torch.Tensor  # (E,) int64
+    score: torch.Tensor  # (E,) float64
+    nonzero: torch.Tensor  # (E,) bool, whether the vector has a direction
+    left: torch.Tensor  # (E + 1,) bool, not picked yet; updated in place, the last entry takes what must go nowhere
 
 
 @dataclass(eq=False)
 class Group:
-    """A group of candidates that compete with each other, and what has been picked from it.
-
-    Attributes
-    ----------
-    number : int
-    members : slice
-        Places of its candidates.
-    owed : int
-        Picks still to be made.
-    basis : (r, D) float64
-        Orthonormal rows that span the picks since the last restart.
-    indices, gains : lists of arrays
-        Candidates picked and their gains, round by round.
-    """
+    """A group of candidates that compete with each other, and what has been picked from it."""
 
     number: int
-    members: slice
-    owed: int
-    basis: torch.Tensor
-    indices: list[np.ndarray] = field(default_factory=list)
+    members: slice  # positions of its candidates
+    owed: int  # picks still to be made
+    basis: torch.Tensor  # (r, D) float64, orthonormal rows that span the picks since the last restart
+    indices: list[np.ndarray] = field(default_factory=list)  # candidates picked, round by round
     gains: list[np.ndarray] = field(default_factory=list)
 
     @property
@@ -75,25 +48,15 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """What is left of every group that still owes picks, best gain first: the first are its window.
-
-    Attributes
-    ----------
-    candidates : Candidates
-    gain : (E,) float64
-    order : (E,) int64
-        Places, group after group, those of no such group last.
-    start : dict
-        Where a group's places start in ``order``, by its number.
-    """
+    """What is left of every group that still owes picks, best gain first: the first few are its window."""
 
     candidates: Candidates
-    gain: torch.Tensor
-    order: torch.Tensor
-    start: dict[int, int]
+    gain: torch.Tensor  # (E,) float64
+    order: torch.Tensor  # (E,) int64, positions, group after group; what is picked or in other groups comes last
+    start: dict[int, int]  # where a group starts in ``order``, by its number
 
     def window(self, groups: list[Group], size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (P, size) int64 places, best first, and (P, size) int32, 0 past a group's last candidate."""
+        """Return (P, size) int64 positions, best first, and (P, size) int32, 0 past a group's last candidate."""
         start = np.array([self.start[group.number] for group in groups])[:, None]
         valid = np.arange(size) < np.array([group.n_left for group in groups])[:, None]
         at = np.where(valid, start + np.arange(size), start)
@@ -116,7 +79,7 @@ class Ranking:
 
 
 def rank_candidates(candidates: Candidates, gain: torch.Tensor, groups: list[Group], n_groups: int) -> Ranking:
-    """Sort what is left of the groups, which still owe picks, by gain; all that tie with a group's best come first, by index."""
+    """Sort by gain what is left of these groups, out of ``n_groups``; all that tie with a group's best come first, by index."""
     device = gain.device
     taking_part = torch.zeros(n_groups, dtype=torch.bool)
     taking_part[[group.number for group in groups]] = True
@@ -132,7 +95,7 @@ def rank_candidates(candidates: Candidates, gain: torch.Tensor, groups: list[Gro
 
 
 def batches(groups: list[Group], D: int) -> Iterator[tuple[list[Group], int]]:
-    """Yield (groups, size of their windows): as many groups of one size together as memory is meant for."""
+    """Yield (groups, size of their windows): groups with windows of one size together, as many as BATCH_BYTES allows."""
     wanted = [min(WINDOW_PER_PICK * group.owed, group.n_left) for group in groups]
     sizes = np.clip(2 ** np.ceil(np.log2(wanted)).astype(np.int64), SMALLEST_WINDOW, LARGEST_WINDOW)
     for size in map(int, np.unique(sizes)):

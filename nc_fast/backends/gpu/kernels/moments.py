@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """The fused moments: matrix product, bias, activation, mean and squared deviations, a tile at a time, nothing of it stored.
 
-Candidates lie on the product's row axis and samples on its column axis, so a candidate's sum over samples is within a
-thread but for two shuffles. All moments are of ``activation - pivot``; see ``prepare.candidate_constants``.
+Candidates lie on the product's row axis and samples on its column axis, so threads sum a candidate over samples almost on
+their own: two shuffles are left. All moments are of ``activation - pivot``; see ``prepare.candidate_constants``.
 """
 
 import triton
@@ -161,7 +161,7 @@ def mixed_tiles(
 ):
     """Moments of tiles that hold the remainders of several classes, a class at a time under masks.
 
-    From one (tile, part) pair to the next either number grows, so their sum names the pair.
+    From each (tile, part) pair to the next one of the two numbers grows, so every pair has a tile + part of its own.
     """
     ACC: tl.constexpr = Offset.dtype.element_ty
     tile, block = _tile_of_program(n_tiles, n_blocks, GROUP)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Weights and samples brought into the form the matrix kernels read: K-contiguous, exactly scaled, centred, zero-padded."""
+"""Weights and samples brought into the form the product kernels read: exactly scaled, centred, features contiguous, zero-padded."""
 
 import triton
 import triton.language as tl
@@ -29,8 +29,10 @@ def candidate_constants(
     BLOCK_D: tl.constexpr,
     ACT: tl.constexpr,
 ):
-    """One pass over the weights. The pivot of a candidate whose activation never changes is that activation, exactly:
-    the mean of a monotone function's arguments lies between them. Rows beyond m are written as zero candidates.
+    """One pass over the weights. Rows beyond m are written as zero candidates.
+
+    A monotone activation that is the same on every sample is the same at the mean pre-activation, which lies between theirs:
+    the pivot of such a candidate is its activation, exactly.
     """
     j = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     inside = j < m
@@ -72,7 +74,7 @@ def pack(
     BLOCK_N: tl.constexpr,
     BLOCK_D: tl.constexpr,
     LOW: tl.constexpr,  # whether low parts are kept
-    ROUND_TF32: tl.constexpr,  # round to nearest as the hardware does not: it drops the last 13 bits
+    ROUND_TF32: tl.constexpr,  # round to nearest here, because the hardware drops the last 13 bits
 ):
     """Write (source - shift) * scale * row scale, rounded once; rows from n on are zero."""
     i = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)

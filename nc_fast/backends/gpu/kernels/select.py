@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""The greedy loop over one window of candidates per pool, by Cholesky factorisation with a pivot chosen at every step."""
+"""The greedy loop over one window of candidates per group, by Cholesky factorisation with a pivot chosen at every step."""
 
 import triton
 import triton.language as tl
@@ -23,7 +23,7 @@ def window_greedy(
     Squared,  # (P, B) float64, squared ratio of each; exactly 0 where the ratio counts as 0
     Score,  # (P, B) float64
     Index,  # (P, B) int64, candidate in each place of the window
-    Valid,  # (P, B) int32, 0 for places past the pool's last candidate
+    Valid,  # (P, B) int32, 0 for places past the group's last candidate
     Bound,  # (P,) float64, the best gain outside the window: no later gain there is higher
     BoundIndex,  # (P,) int64, lowest candidate outside whose gain ties with the bound
     Need,  # (P,) int32, picks owed
@@ -42,21 +42,22 @@ def window_greedy(
     """Pick while no candidate outside, and none whose ratio has become inaccurate, can be better or tie at a lower index.
 
     Ratios never grow, so a gain computed before bounds every later one. The first pick follows a fresh computation of all
-    gains and is always legal. A squared ratio that has shrunk below ``trust`` of its fresh value carries too much of that
-    value's rounding error: only ``trust`` itself is used, as a bound, until the next fresh computation.
+    gains and is always legal. Later ones use squared ratios that are updated by subtraction. One that has shrunk below
+    ``trust`` of its fresh value carries too much of that value's rounding error. Until the next fresh computation it only
+    counts as "at most ``trust`` times the fresh value".
     """
-    pool = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, B)
     lane = tl.arange(0, ROWS)
-    fresh = tl.load(Squared + pool * B + place)
-    score = tl.load(Score + pool * B + place)
-    index = tl.load(Index + pool * B + place)
-    alive = tl.load(Valid + pool * B + place) != 0
-    bound = tl.load(Bound + pool)
-    bound_index = tl.load(BoundIndex + pool)
-    need = tl.load(Need + pool)
-    gram = Gram + pool * B * B
-    factor = Factor + pool * T * B
+    fresh = tl.load(Squared + group * B + place)
+    score = tl.load(Score + group * B + place)
+    index = tl.load(Index + group * B + place)
+    alive = tl.load(Valid + group * B + place) != 0
+    bound = tl.load(Bound + group)
+    bound_index = tl.load(BoundIndex + group)
+    need = tl.load(Need + group)
+    gram = Gram + group * B * B
+    factor = Factor + group * T * B
     squared = fresh
     highest = _gain(score, tl.sqrt(fresh * trust))
     picks = 0
@@ -71,7 +72,7 @@ def window_greedy(
         chosen = tl.min(tl.where(usable & (value >= floor), index, NO_INDEX), 0)
         in_the_way = alive & (known == 0) & (highest >= floor) & ((highest > best) | (index < chosen))
         from_outside = (bound >= floor) & ((bound > best) | (bound_index < chosen))
-        # Where the rank may be exhausted the pool has to start again: the launcher sees to that.
+        # Nothing usable left outside the span: the rank may be exhausted. The launcher decides that, with explicit residuals.
         ranked = (rank == 0) | (tl.max((usable & (squared > rank_squared)).to(tl.int32), 0) != 0)
         first_of_all = picks == 0
         undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0)
@@ -82,9 +83,9 @@ def window_greedy(
             at = tl.max(tl.where(own, place, 0), 0)
             pivot = tl.sum(tl.where(own, squared, 0.0), 0)
             extends = pivot > rank_squared
-            tl.store(Place + pool * T + picks, at)
-            tl.store(Gain + pool * T + picks, tl.sum(tl.where(own, value, 0.0), 0))
-            tl.store(InSpan + pool * T + picks, extends.to(tl.int32))
+            tl.store(Place + group * T + picks, at)
+            tl.store(Gain + group * T + picks, tl.sum(tl.where(own, value, 0.0), 0))
+            tl.store(InSpan + group * T + picks, extends.to(tl.int32))
             alive = alive & (own == 0)
             picks += 1
             if extends:
@@ -100,4 +101,4 @@ def window_greedy(
                 tl.store(factor + rank.to(tl.int64) * B + place, row)
                 tl.debug_barrier()  # the next step reads this row through other threads
                 rank += 1
-    tl.store(Count + pool, picks)
+    tl.store(Count + group, picks)
