@@ -49,7 +49,7 @@ def share_quota(sizes: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
     k = checks.integer("k", k)
     if not 0 <= k <= counts.sum():
         raise ValueError(f"k: expected 0 <= k <= sum(sizes) = {counts.sum()}, got {k}")
-    quota = np.zeros_like(counts)
+    quota = np.zeros(len(counts), np.int64)
     order = np.argsort(counts, kind="stable")
     for position, group in enumerate(order):
         # Smallest first: once a group is larger than the equal share, so are all that follow.
