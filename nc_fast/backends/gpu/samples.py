@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 TILE_BYTES = 32 << 20  # samples on their way to the device, in float64
+SAME_BITS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # torch 2.9 gathers no rows of the left
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +26,10 @@ def sample_tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.devic
     n = len(X) if rows is None else len(rows)
     size = max(TILE_BYTES // 8 // X.shape[1], 1)
     spans = [slice(first, min(first + size, n)) for first in range(0, n, size)]
-    if X.device != device:
-        yield from streamed(X, rows, spans, device)
-        return
-    for span in spans:
-        yield _loadable(X[span] if rows is None else X[rows[span]])
+    given, X = X.dtype, X.view(SAME_BITS.get(X.dtype, X.dtype))
+    tiles = (X[span] if rows is None else X[rows[span]] for span in spans)
+    for tile in tiles if X.device == device else streamed(X, rows, spans, device):
+        yield _loadable(tile.view(given))
 
 
 def streamed(X: torch.Tensor, rows: torch.Tensor | None, spans: list[slice], device: torch.device) -> Iterator[torch.Tensor]:
@@ -49,7 +49,7 @@ def streamed(X: torch.Tensor, rows: torch.Tensor | None, spans: list[slice], dev
         tile = buffer.to(device, non_blocking=True)
         if gpu:
             taken[turn % 2].record()
-        yield _loadable(tile)
+        yield tile
 
 
 def _loadable(tile: torch.Tensor) -> torch.Tensor:
