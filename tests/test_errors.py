@@ -181,3 +181,12 @@ def test_a_gpu_asked_for_where_none_is_says_what_to_do():
     done = subprocess.run([sys.executable, "-c", script], env=clean, capture_output=True, text=True, check=False)
     assert done.stderr.splitlines()[-1].startswith("ValueError: backend: expected one that can run here (reference, cpu), got 'gpu'; ")
     assert "backend='cpu'" in done.stderr or 'pip install "nc_fast[gpu]"' in done.stderr
+
+
+def test_a_triton_too_old_says_what_to_do(monkeypatch):
+    triton = pytest.importorskip("triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # no kernel runs
+    monkeypatch.setattr(triton, "__version__", "3.4.0")
+    with pytest.raises(ValueError, match=r"got 'gpu'; it needs triton 3\.5 or later, not 3\.4: pip install") as caught:
+        nc_fast.campaign(**good(), backend="gpu")
+    assert "\n" not in str(caught.value)

@@ -7,7 +7,7 @@ tensor cores, once each. docs/gpu.md has the whole matrix, and both Triton versi
 import pytest
 from gpu_aot import Case, full, nvidia_tools, one_pass, record, three_pass
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 if not (nvidia_tools() / "cuobjdump").exists():
     pytest.skip("this triton wheel has no cuobjdump to read machine code with", allow_module_level=True)
 

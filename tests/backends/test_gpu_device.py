@@ -10,7 +10,7 @@ from nc_fast.backends.reference.select import select as reference_select
 from nc_fast.testing import assert_moments_match, assert_picks_follow_rules
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 
 from nc_fast.backends.gpu import layout, moments, samples, select  # noqa: E402 - after the skips
 from nc_fast.backends.gpu.device import interpreting  # noqa: E402

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+OLDEST_TRITON = (3, 5)  # the first that multiplies float64; with torch 2.9
+
 
 def interpreting() -> bool:
     """Whether Triton's interpreter is on, so that kernels run on CPU tensors."""
@@ -17,9 +19,20 @@ def interpreting() -> bool:
 
 def missing() -> str | None:
     """Return None where a GPU (or the interpreter) is there, else what is missing and what to do."""
-    if torch.cuda.is_available() or interpreting():
-        return None
-    return "torch sees no GPU: check the driver and that torch is a CUDA or ROCm build (nc-fast info shows both), or use backend='cpu'"
+    if not (torch.cuda.is_available() or interpreting()):
+        return "torch sees no GPU: check the driver and that torch is a CUDA or ROCm build (nc-fast info shows both), or use backend='cpu'"
+    if triton_version() < OLDEST_TRITON:
+        needed, found = (".".join(map(str, version)) for version in (OLDEST_TRITON, triton_version()))
+        return f"it needs triton {needed} or later, not {found}: pip install \"nc_fast[gpu]\", or use backend='cpu'"
+    return None
+
+
+def triton_version() -> tuple[int, int]:
+    """Return (major, minor)."""
+    import triton  # not before it is needed: it reads TRITON_INTERPRET for its own functions when imported
+
+    major, minor = triton.__version__.split(".")[:2]
+    return int(major), int(minor)
 
 
 def compute_device(W: Any) -> torch.device:

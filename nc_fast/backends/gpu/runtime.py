@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-import triton
 from triton.runtime.interpreter import InterpretedFunction
 
 from nc_fast.backends.gpu.kernels.activation import activate
@@ -47,12 +46,6 @@ def free_bytes(device: torch.device) -> int:
         return FREE_BYTES_INTERPRETED
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + cached
-
-
-def triton_version() -> tuple[int, int]:
-    """Return (major, minor)."""
-    major, minor = triton.__version__.split(".")[:2]
-    return int(major), int(minor)
 
 
 def reporter(report: Report | None, device: torch.device) -> Report:
