@@ -133,11 +133,11 @@ class tf32:  # noqa: N801 - used as a statement
         self._allowed = allowed
 
     def __enter__(self) -> None:
-        self._before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = self._allowed
+        self._before = torch.backends.cuda.matmul.fp32_precision
+        torch.backends.cuda.matmul.fp32_precision = "tf32" if self._allowed else "ieee"
 
     def __exit__(self, *_: object) -> None:
-        torch.backends.cuda.matmul.allow_tf32 = self._before
+        torch.backends.cuda.matmul.fp32_precision = self._before
 
 
 def draw(shape: Shape, machine: Machine) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
