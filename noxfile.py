@@ -9,26 +9,26 @@ from packaging.requirements import Requirement
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = True
-# Elsewhere than on Python 3.11 torch may come with gigabytes of CUDA: `nox -s torch_newest` asks for it.
-nox.options.sessions = ["oldest", "newest", "torch_oldest", "torch_newest-3.11", "wheel"]
+# The other sessions bring torch with gigabytes of CUDA: `nox -s "torch(2.11.0)"` asks for one.
+nox.options.sessions = ["oldest", "newest", "torch_newest-3.11", "wheel"]
 
 PROJECT = nox.project.load_toml("pyproject.toml")["project"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
-TESTED_TORCH = [line for line in Path("constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+TESTED = Path("constraints.txt").read_text().splitlines()
+TESTED_TORCH = [line for line in TESTED if line.startswith("torch==")]
 PYTEST = ["python", "-m", "pytest", "--numprocesses", "2", "--dist", "worksteal", "--quiet"]
 # Many processes or minutes, and nothing that depends on versions: `make test` runs them.
 LONG = [
     *(f"command/test_{name}.py" for name in ("compare_training", "compare_results", "compare_command", "torchrun")),
     *("distributed", "test_benchmarks.py", "test_wheel.py"),
 ]
+OLD_MATPLOTLIB = ["-W", "ignore::DeprecationWarning"]  # it calls what its own dependencies have deprecated since
 
 
-def lower_bounds() -> list[str]:
-    """Every requirement of the package and its extras, ``name>=version``, as ``name==version``."""
-    extras = PROJECT["optional-dependencies"]
-    lines = [*PROJECT["dependencies"], *(line for name, lines in extras.items() if name != "dev" for line in lines)]
-    found = [Requirement(line) for line in lines]
-    return [str(requirement).replace(">=", "==") for requirement in found if requirement.name != "nc_fast"]
+def lower_bounds(*extras: str) -> list[str]:
+    """The requirements ``name>=version`` of the package and these extras as ``name==version``; of two bounds the later extra's."""
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in PROJECT["optional-dependencies"][extra])]
+    return list({Requirement(line).name: line.replace(">=", "==") for line in lines}.values())
 
 
 def install(session: nox.Session, extra: str, constraints: list[str]) -> None:
@@ -43,8 +43,8 @@ def run_without_torch(session: nox.Session, constraints: list[str]) -> None:
     session.run(*PYTEST, "--doctest-ignore-import-errors", *session.posargs)
 
 
-def run_with_torch(session: nox.Session, constraints: list[str], *options: str) -> None:
-    install(session, "test", constraints)
+def run_with_torch(session: nox.Session, constraints: list[str], *options: str, extra: str = "test") -> None:
+    install(session, extra, constraints)
     skipped = [f"--ignore=tests/{name}" for name in LONG]
     session.run(*PYTEST, *skipped, *options, *session.posargs, env={"TRITON_INTERPRET": "1"})
 
@@ -52,7 +52,7 @@ def run_with_torch(session: nox.Session, constraints: list[str], *options: str) 
 @nox.session(python="3.10")
 def oldest(session: nox.Session) -> None:
     """Run the tests without torch, every package at the lower bound that pyproject.toml declares."""
-    run_without_torch(session, lower_bounds())
+    run_without_torch(session, lower_bounds("test-core"))
 
 
 @nox.session(python=PYTHONS)
@@ -63,9 +63,23 @@ def newest(session: nox.Session) -> None:
 
 @nox.session(python="3.11")
 def torch_oldest(session: nox.Session) -> None:
-    """Run the tests with torch and Triton's interpreter, every package at its lower bound."""
-    # An old matplotlib calls what its own dependencies have deprecated since.
-    run_with_torch(session, lower_bounds(), "-W", "ignore::DeprecationWarning")
+    """Run the tests with torch, every package at its lower bound; its Triton is too old for the GPU backend, whose tests skip."""
+    run_with_torch(session, lower_bounds("demo", "test-core"), *OLD_MATPLOTLIB, extra="demo,test-core")
+
+
+@nox.session
+@nox.parametrize(
+    ("python", "constraints", "options"),
+    [
+        nox.param("3.11", lower_bounds("demo", "test-core", "gpu"), OLD_MATPLOTLIB, id="2.9.0"),
+        nox.param("3.12", ["torch==2.11.0", "triton==3.6.0", "numpy==2.5.2", "numba==0.68.0"], [], id="2.11.0"),
+        nox.param("3.11", TESTED, [], id="2.13.0"),
+        nox.param("3.11", ["torch==2.14.1"], [], id="2.14.1"),
+    ],
+)
+def torch(session: nox.Session, constraints: list[str], options: list[str]) -> None:
+    """Run the tests with a version of torch people have, from the GPU backend's oldest on; where it is a CUDA build, on the CPU."""
+    run_with_torch(session, constraints, *options)
 
 
 @nox.session(python=PYTHONS)
