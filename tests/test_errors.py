@@ -187,6 +187,6 @@ def test_a_triton_too_old_says_what_to_do(monkeypatch):
     triton = pytest.importorskip("triton")
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # no kernel runs
     monkeypatch.setattr(triton, "__version__", "3.4.0")
-    with pytest.raises(ValueError, match=r"got 'gpu'; it needs triton 3\.5 or later, not 3\.4: pip install") as caught:
+    with pytest.raises(ValueError, match=r"got 'gpu'; the GPU backend needs triton 3\.5 or later, not 3\.4: pip install") as caught:
         nc_fast.campaign(**good(), backend="gpu")
     assert "\n" not in str(caught.value)

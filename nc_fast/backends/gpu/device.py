@@ -23,7 +23,7 @@ def missing() -> str | None:
         return "torch sees no GPU: check the driver and that torch is a CUDA or ROCm build (nc-fast info shows both), or use backend='cpu'"
     if triton_version() < OLDEST_TRITON:
         needed, found = (".".join(map(str, version)) for version in (OLDEST_TRITON, triton_version()))
-        return f"it needs triton {needed} or later, not {found}: pip install \"nc_fast[gpu]\", or use backend='cpu'"
+        return f"the GPU backend needs triton {needed} or later, not {found}: pip install \"nc_fast[gpu]\", or use backend='cpu'"
     return None
 
 
