@@ -44,7 +44,6 @@ class Case:
     activation : compiled into the kernel.
     source : Triton type of the unpacked operand, for the two ``prepare`` kernels.
     window : candidates in a window, for ``window_greedy``.
-    specialize : with a producer warp group of its own.
     """
 
     kernel: str
@@ -56,7 +55,6 @@ class Case:
     activation: str = "relu"
     source: str = "fp32"
     window: int = 0
-    specialize: bool = False
 
     def __str__(self) -> str:
         form = f"fp16x{1 + self.weights_low + self.samples_low}" if self.number == "float16" else f"{self.number}-{self.dot}"
@@ -67,7 +65,7 @@ class Case:
             "candidate_constants": f"{self.source}-{self.activation}",
             "window_greedy": str(self.window),
         }
-        return "-".join(filter(None, [self.target, self.kernel, detail.get(self.kernel), "specialized" * self.specialize]))
+        return "-".join(filter(None, [self.target, self.kernel, detail.get(self.kernel)]))
 
 
 def three_pass(kernel: str, target: str, **fields: Any) -> Case:
@@ -134,7 +132,7 @@ def arguments(case: Case) -> tuple[Any, dict[str, str], dict[str, Any], dict[str
     number = case.number.replace("float", "fp")
     listed = SIGNATURES.get(case.kernel, SIGNATURES["fused"])
     signature = dict(item.split("=") for item in listed.replace("*sums", "*" + arithmetic.sums.replace("float", "fp")).split())
-    tiles = choose_tiles(case.target, arithmetic, case.activation, specialize=case.specialize)
+    tiles = choose_tiles(case.target, arithmetic, case.activation)
     plan = Plan(arithmetic, case.activation, tiles, K=0)  # a kernel is compiled for any K
     if case.kernel in ("pure_runs", "mixed_tiles"):
         pure = case.kernel == "pure_runs"

@@ -12,7 +12,7 @@ from nc_fast.testing import assert_moments_match, assert_picks_follow_rules
 from nc_fast.types import ClassMoments
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.5")
 
 from nc_fast.backends.gpu.device import interpreting  # noqa: E402 - after the skips
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nc_fast.backends.gpu import layout
 from nc_fast.backends.gpu.precision import Arithmetic
-from nc_fast.backends.gpu.tiles import Tile, Tiles, choose_tiles, specializes
+from nc_fast.backends.gpu.tiles import Tile, Tiles, choose_tiles
 
 
 def laid_out(counts, pure=256, mixed=128, tiles_per_run=8, chunk=None):
@@ -110,8 +110,3 @@ def test_both_kernels_share_candidates_and_depth(target, arithmetic, activation)
     tiles = choose_tiles(target, arithmetic, activation)
     assert tiles.pure.candidates == tiles.mixed.candidates  # one padding of the pool
     assert tiles.pure.depth == tiles.mixed.depth  # one padding of the features
-
-
-def test_warp_specialisation_stays_off_until_a_device_has_run_it():
-    assert not specializes((3, 6))
-    assert not specializes((3, 9))

@@ -23,7 +23,7 @@ from nc_fast.backends.gpu.packing import PackedCandidates, PackedSamples
 from nc_fast.backends.gpu.plan import MERGE_CANDIDATES, Plan
 from nc_fast.backends.gpu.precision import choose_arithmetic
 from nc_fast.backends.gpu.samples import SortedSamples
-from nc_fast.backends.gpu.tiles import Tile, choose_tiles, specializes
+from nc_fast.backends.gpu.tiles import Tile, choose_tiles
 from nc_fast.runtime.progress import Report
 from nc_fast.types import ClassMoments
 
@@ -94,7 +94,7 @@ def _moments_by_kernels(
     (D, M), N, device = W.shape, len(samples.order), W.device
     features = measure_features(samples.X, device)
     arithmetic = choose_arithmetic(precision, W.dtype, samples.X.dtype, centred=features.centred, spread=features.spread)
-    tiles = choose_tiles(runtime.target(device), arithmetic, activation, specialize=specializes(runtime.triton_version()))
+    tiles = choose_tiles(runtime.target(device), arithmetic, activation)
     plan = Plan(arithmetic, activation, tiles, packing.round_up(D, tiles.pure.depth))
     scale = packing.feature_scale(features, arithmetic)
 

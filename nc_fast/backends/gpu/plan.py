@@ -41,8 +41,7 @@ class Plan:
         """Return the compile-time arguments of ``kernels.moments.pure_runs``."""
         return {
             **self._tile_constants(self.tiles.pure),
-            "FLATTEN": self.tiles.tma and not self.tiles.specialize,  # with pointers it loses the asynchronous copies
-            "SPECIALIZE": self.tiles.specialize,
+            "FLATTEN": self.tiles.tma,  # with pointers it loses the asynchronous copies
         }
 
     def mixed_constants(self) -> dict[str, Any]:

@@ -11,8 +11,6 @@ Target = Literal["interpreter", "hopper", "ampere", "nvidia", "amd"]
 
 # Computing these takes so many registers that a tile of the full width spills: tests/backends/test_gpu_compile.py sees it.
 NARROW_ACTIVATIONS = frozenset({"gelu", "softplus"})
-SPECIALIZE = False  # opt-in: 3 to 10 % predicted, never run on a device
-SPECIALIZE_TRITON = ((3, 6), (3, 7))  # from, before: the versions it compiles with (3.9 fails)
 
 
 @dataclass(frozen=True)
@@ -33,15 +31,9 @@ class Tiles:
     pure: Tile  # of one class
     mixed: Tile  # of several classes' remainders; as many candidates and as deep as ``pure``
     tma: bool = False  # copies by tensor-map descriptors; otherwise by pointers
-    specialize: bool = False  # a producer warp group of its own for the copies
 
 
-def specializes(triton_version: tuple[int, int]) -> bool:
-    """Whether copies get a producer warp group of their own."""
-    return SPECIALIZE and SPECIALIZE_TRITON[0] <= triton_version < SPECIALIZE_TRITON[1]
-
-
-def choose_tiles(target: Target, arithmetic: Arithmetic, activation: str, *, specialize: bool = False) -> Tiles:
+def choose_tiles(target: Target, arithmetic: Arithmetic, activation: str) -> Tiles:
     """Return tile shapes that compile without spills (tests/backends/test_gpu_compile.py)."""
     narrow = activation in NARROW_ACTIVATIONS
     depth = 128 // arithmetic.itemsize
@@ -57,8 +49,8 @@ def choose_tiles(target: Target, arithmetic: Arithmetic, activation: str, *, spe
     elif arithmetic.number == "float32" and arithmetic.dot == "ieee" and target != "amd":
         tile = Tile(64, 64, 16, 4, 3)  # no tensor core: larger tiles spill
     elif target == "hopper":
-        pure = Tile(128, 128 if narrow else 256, depth, 4 if specialize else 8, 4)
-        return Tiles(pure, Tile(128, 64 if narrow else 128, depth, 8, 3), tma=True, specialize=specialize)
+        pure = Tile(128, 128 if narrow else 256, depth, 8, 4)
+        return Tiles(pure, Tile(128, 64 if narrow else 128, depth, 8, 3), tma=True)
     elif target == "ampere":
         return Tiles(Tile(128, 128, depth, 8, 4), Tile(128, 64 if narrow else 128, depth, 8, 4))
     elif target == "amd":

@@ -98,7 +98,6 @@ def pure_runs(
     DOT: tl.constexpr,
     GROUP: tl.constexpr,
     FLATTEN: tl.constexpr,
-    SPECIALIZE: tl.constexpr,
 ):
     """Moments of runs of whole one-class tiles: no mask, no branch, no partial tile."""
     ACC: tl.constexpr = Offset.dtype.element_ty
@@ -113,7 +112,7 @@ def pure_runs(
     tiles = tl.full([], 0.0, ACC)
     mean = tl.zeros([BC], ACC)
     m2 = tl.zeros([BC], ACC)
-    for row in tl.range(first, end, BS, flatten=FLATTEN, warp_specialize=SPECIALIZE):
+    for row in tl.range(first, end, BS, flatten=FLATTEN):
         acc = _product(W, X, w_row, row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT, ACC)
         z = activate(acc * inverse[:, None] + offset[:, None], ACT) - pivot[:, None]
         tile_mean = tl.sum(z, 1) * (1.0 / BS)
