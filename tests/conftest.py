@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nc_fast import _projector, tolerances
+from nc_fast.backends.registry import BACKENDS
 
 for _name in ("RANK_TOLERANCE", "TIE_TOLERANCE"):
     _compiled, _declared = getattr(_projector, _name, None), getattr(tolerances, _name)
@@ -67,11 +68,9 @@ def mnist(shared: Path):
     return load_idx_folder(shared / "data" / "mnist")
 
 
-@pytest.fixture(params=["reference", "cpu", "gpu"])
+@pytest.fixture(params=list(BACKENDS))
 def backend(request) -> str:
     """Every backend of the dispatch table that can run here; the GPU's runs in Triton's interpreter."""
-    from nc_fast.backends.registry import BACKENDS
-
     reason = BACKENDS[request.param].missing()
     if reason:
         pytest.skip(reason)
