@@ -102,19 +102,19 @@ inline Simd simd_of(const std::string& name) {
                         "' on this machine, got '" + name + "'");
 }
 
-inline std::vector<std::size_t> checked_quota(const py::object& object, const std::vector<std::int64_t>& pool) {
-  const std::vector<std::int64_t> quota = checked_vector<std::int64_t>("quota", object, "P", std::nullopt);
+inline std::vector<std::size_t> checked_quota(const py::object& object, const std::vector<std::int64_t>& group) {
+  const std::vector<std::int64_t> quota = checked_vector<std::int64_t>("quota", object, "G", std::nullopt);
   std::vector<std::int64_t> members(quota.size(), 0);
-  for (std::size_t j = 0; j < pool.size(); ++j) {
-    if (pool[j] < -1 || pool[j] >= static_cast<std::int64_t>(quota.size())) {
-      wrong_entry("pool", "values from -1 to P - 1 = " + std::to_string(static_cast<std::int64_t>(quota.size()) - 1),
-                  pool[j], j);
+  for (std::size_t j = 0; j < group.size(); ++j) {
+    if (group[j] < -1 || group[j] >= static_cast<std::int64_t>(quota.size())) {
+      wrong_entry("group", "values from -1 to G - 1 = " + std::to_string(static_cast<std::int64_t>(quota.size()) - 1),
+                  group[j], j);
     }
-    if (pool[j] >= 0) ++members[static_cast<std::size_t>(pool[j])];
+    if (group[j] >= 0) ++members[static_cast<std::size_t>(group[j])];
   }
-  for (std::size_t p = 0; p < quota.size(); ++p) {
-    if (quota[p] < 0 || quota[p] > members[p]) {
-      wrong_entry("quota", "values from 0 to the pool's members = " + std::to_string(members[p]), quota[p], p);
+  for (std::size_t g = 0; g < quota.size(); ++g) {
+    if (quota[g] < 0 || quota[g] > members[g]) {
+      wrong_entry("quota", "values from 0 to the group's members = " + std::to_string(members[g]), quota[g], g);
     }
   }
   return {quota.begin(), quota.end()};

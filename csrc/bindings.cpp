@@ -179,8 +179,8 @@ py::tuple select_greedily(const py::object& W_object, const py::object& score_ob
   for (std::size_t j = 0; j < columns; ++j) {
     if (!std::isfinite(score[j])) wrong_entry("score", "finite values", score[j], j);
   }
-  const std::vector<std::int64_t> pool = checked_vector<std::int64_t>("pool", pool_object, "M", columns);
-  const std::vector<std::size_t> quota = checked_quota(quota_object, pool);
+  const std::vector<std::int64_t> group = checked_vector<std::int64_t>("group", pool_object, "M", columns);
+  const std::vector<std::size_t> quota = checked_quota(quota_object, group);
   const auto thread_count = threads.cast<long long>();
   if (thread_count < 1) throw py::value_error("threads: expected an integer >= 1, got " + std::to_string(thread_count));
   const GreedyOptions options{static_cast<std::size_t>(thread_count), lazy, simd_of(simd)};
@@ -194,7 +194,7 @@ py::tuple select_greedily(const py::object& W_object, const py::object& score_ob
   };
   const GreedyResult result = with_view(W, [&](const auto& view) {
     const py::gil_scoped_release released;
-    return greedy_select(view, score.data(), pool.data(), quota, options, poll);
+    return greedy_select(view, score.data(), group.data(), quota, options, poll);
   });
   if (!report.is_none()) report(total, total);
   py::array_t<std::int64_t> indices(static_cast<py::ssize_t>(result.indices.size()), result.indices.data());
@@ -242,7 +242,7 @@ PYBIND11_MODULE(_projector, module) {
           "Dimension of the span.")
       .def_property_readonly("basis", &basis, "Orthonormal basis of the span, (rank, dim) float64, a copy.");
 
-  module.def("greedy_select", &select_greedily, py::arg("W"), py::arg("score"), py::arg("pool"), py::arg("quota"),
+  module.def("greedy_select", &select_greedily, py::arg("W"), py::arg("score"), py::arg("group"), py::arg("quota"),
              py::kw_only(), py::arg("threads") = 1, py::arg("lazy") = true, py::arg("simd") = "auto",
              py::arg("report") = py::none(), kGreedySelectDoc);
   module.def(

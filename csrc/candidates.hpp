@@ -1,4 +1,4 @@
-// The candidates of one pool and their gains in the null space of its picks, exact or bounded from above.
+// The candidates of one group and their gains in the null space of its picks, exact or bounded from above.
 #pragma once
 
 #include <algorithm>
@@ -79,7 +79,7 @@ class RatioBounds {
   std::vector<float> products_;
 };
 
-/// The members of one pool, numbered from 0, and the span of those picked.
+/// The members of one group, numbered from 0, and the span of those picked.
 template <class T>
 class Candidates {
  public:

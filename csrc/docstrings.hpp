@@ -90,7 +90,7 @@ Returns
 )";
 
 constexpr const char* kGreedySelectDoc =
-    R"(Pick ``quota[p]`` columns of every pool p, greedily, in the null space of the pool's picks.
+    R"(Pick ``quota[g]`` columns of every group g, greedily, in the null space of the group's picks.
 
     gain = score * ratio  (score >= 0),   score / ratio  (score < 0),   ratio = ||P w|| / ||w||
 
@@ -99,10 +99,10 @@ Parameters
 W : (D, M) float32 or float64, finite
     Any memory layout; columns are candidates.
 score : (M,) float64, finite
-pool : (M,) int64 in [-1, P)
-    Pool of each candidate; -1: not eligible.
-quota : (P,) int64
-    Picks per pool, at most its members.
+group : (M,) int64 in [-1, G)
+    Group of each candidate; -1: not eligible.
+quota : (G,) int64
+    Picks per group, at most its members.
 threads : int, >= 1
     The result has the same bits for every number.
 lazy : bool
@@ -115,11 +115,11 @@ report : callable(done, total) or None
 Returns
 -------
 indices : (sum(quota),) int64
-    Pools in order, within a pool in order of picking.
+    Pools in order, within a group in order of picking.
 gains : (sum(quota),) float64
     Gain of each pick when it was picked.
 restarts : int
-    How often a pool's rank was exhausted and its span emptied.
+    How often a group's rank was exhausted and its span emptied.
 
 Raises
 ------

@@ -58,7 +58,7 @@ class Contest {
   double best_ = -std::numeric_limits<double>::infinity();
 };
 
-// The greedy loop over one pool.
+// The greedy loop over one group.
 //
 // A ratio never grows while the span does, so the gain computed last bounds a candidate's gain now. The candidates wait
 // in a heap by that bound (Minoux 1978); only those whose bound reaches the best exact gain are brought up to date.
@@ -67,7 +67,7 @@ class LazyGreedy {
  public:
   LazyGreedy(Candidates<T>& candidates, bool lazy) : candidates_(candidates), lazy_(lazy) {}
 
-  // Returns how often the pool's rank was exhausted and its span emptied.
+  // Returns how often the group's rank was exhausted and its span emptied.
   std::int64_t run(std::size_t quota, std::int64_t* indices, double* gains, std::atomic<std::size_t>& done) {
     std::int64_t restarts = 0;
     fill_heap(&Candidates<T>::gain_alone);
@@ -122,10 +122,10 @@ class LazyGreedy {
   std::priority_queue<Entry> heap_;
 };
 
-struct Pool {
+struct Group {
   std::vector<std::size_t> members;
   std::size_t quota;
-  std::size_t offset;  // of its picks among those of all pools
+  std::size_t offset;  // of its picks among those of all groups
 
   // Multiplications, were every member projected at every pick.
   double work(std::size_t dim) const {
@@ -133,57 +133,57 @@ struct Pool {
   }
 };
 
-std::vector<Pool> pools_of(const std::int64_t* pool, std::size_t columns, const std::vector<std::size_t>& quota) {
-  std::vector<Pool> pools;
+std::vector<Group> groups_of(const std::int64_t* group, std::size_t columns, const std::vector<std::size_t>& quota) {
+  std::vector<Group> groups;
   std::size_t offset = 0;
   for (const std::size_t picks : quota) {
-    pools.push_back({{}, picks, offset});
+    groups.push_back({{}, picks, offset});
     offset += picks;
   }
   for (std::size_t j = 0; j < columns; ++j) {
-    if (pool[j] >= 0) pools[static_cast<std::size_t>(pool[j])].members.push_back(j);
+    if (group[j] >= 0) groups[static_cast<std::size_t>(group[j])].members.push_back(j);
   }
-  return pools;
+  return groups;
 }
 
-// Members of a pool that the greedy loop is likely to evaluate: a guess that decides what is gathered in one sweep, not
-// what is right. After `quota` picks a vector in general position keeps sqrt(1 - quota / D) of its length, so the last
-// pick gains about that share of the quota-th highest score, and what cannot gain as much is never looked at.
-void append_likely(const Pool& pool, const double* score, std::size_t dim, std::vector<std::size_t>& likely) {
-  if (pool.quota == 0) return;
-  const double left = 1 - static_cast<double>(pool.quota) / static_cast<double>(dim);
+// Members of a group that the greedy loop is likely to evaluate: a guess that decides what is gathered in one sweep,
+// not what is right. After `quota` picks a vector in general position keeps sqrt(1 - quota / D) of its length, so the
+// last pick gains about that share of the quota-th highest score, and what cannot gain as much is never looked at.
+void append_likely(const Group& group, const double* score, std::size_t dim, std::vector<std::size_t>& likely) {
+  if (group.quota == 0) return;
+  const double left = 1 - static_cast<double>(group.quota) / static_cast<double>(dim);
   if (left <= 0) {
-    likely.insert(likely.end(), pool.members.begin(), pool.members.end());
+    likely.insert(likely.end(), group.members.begin(), group.members.end());
     return;
   }
   std::vector<double> scores;
-  for (const std::size_t j : pool.members) scores.push_back(score[j]);
-  const auto last_pick = scores.begin() + static_cast<std::ptrdiff_t>(pool.quota) - 1;
+  for (const std::size_t j : group.members) scores.push_back(score[j]);
+  const auto last_pick = scores.begin() + static_cast<std::ptrdiff_t>(group.quota) - 1;
   std::nth_element(scores.begin(), last_pick, scores.end(), std::greater<double>());
   const double least = gain_of(*last_pick, std::sqrt(left));
-  std::copy_if(pool.members.begin(), pool.members.end(), std::back_inserter(likely),
+  std::copy_if(group.members.begin(), group.members.end(), std::back_inserter(likely),
                [&](std::size_t j) { return score[j] >= least; });
 }
 
 }  // namespace
 
 template <class T>
-GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const std::int64_t* pool,
+GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const std::int64_t* group,
                            const std::vector<std::size_t>& quota, const GreedyOptions& options,
                            const std::function<void(std::size_t)>& poll) {
-  std::vector<Pool> pools = pools_of(pool, W.columns, quota);
+  std::vector<Group> groups = groups_of(group, W.columns, quota);
   std::vector<std::size_t> likely;
   std::size_t picks = 0;
   double work = 0;
-  for (const Pool& each : pools) {
+  for (const Group& each : groups) {
     append_likely(each, score, W.rows, likely);
     picks += each.quota;
     work += each.work(W.rows);
   }
   std::sort(likely.begin(), likely.end());
   // The longest first, so that no thread starts one when the others are done.
-  std::stable_sort(pools.begin(), pools.end(),
-                   [&](const Pool& a, const Pool& b) { return a.work(W.rows) > b.work(W.rows); });
+  std::stable_sort(groups.begin(), groups.end(),
+                   [&](const Group& a, const Group& b) { return a.work(W.rows) > b.work(W.rows); });
 
   GreedyResult result;
   result.indices.resize(picks);
@@ -197,8 +197,8 @@ GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const st
     runner.check_stopped();
     columns.fill(block);
   });
-  runner.run(pools.size(), [&](std::size_t p) {
-    const Pool& each = pools[p];
+  runner.run(groups.size(), [&](std::size_t g) {
+    const Group& each = groups[g];
     Candidates<T> candidates(columns, W.rows, each.members, score, options.simd, runner);
     LazyGreedy<T> loop(candidates, options.lazy);
     restarts += loop.run(each.quota, result.indices.data() + each.offset, result.gains.data() + each.offset, done);

@@ -1,5 +1,6 @@
-// Drives the projector and the greedy loop from C++ alone, for sanitizers and valgrind; see tests/hardening/sanitize.py.
-// Prints what went wrong and fails, or prints one line. With an argument it does one thing wrong on purpose.
+// Drives the projector and the greedy loop from C++ alone, for sanitizers and valgrind; see
+// tests/hardening/sanitize.py. Prints what went wrong and fails, or prints one line. With an argument it does one thing
+// wrong on purpose.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -90,14 +91,14 @@ class Matrix {
 
 struct Pools {
   std::vector<double> score;
-  std::vector<std::int64_t> pool;
+  std::vector<std::int64_t> group;
   std::vector<std::size_t> quota;
 
-  Pools(std::size_t columns, std::size_t count, double share) : score(columns), pool(columns), quota(count, 0) {
+  Pools(std::size_t columns, std::size_t count, double share) : score(columns), group(columns), quota(count, 0) {
     for (std::size_t j = 0; j < columns; ++j) {
       score[j] = std::sin(static_cast<double>(j));
-      pool[j] = static_cast<std::int64_t>(j % (count + 1)) - 1;
-      if (pool[j] >= 0) ++quota[static_cast<std::size_t>(pool[j])];
+      group[j] = static_cast<std::int64_t>(j % (count + 1)) - 1;
+      if (group[j] >= 0) ++quota[static_cast<std::size_t>(group[j])];
     }
     for (std::size_t& members : quota) members = static_cast<std::size_t>(share * static_cast<double>(members));
   }
@@ -106,9 +107,9 @@ struct Pools {
 void no_poll(std::size_t) {}
 
 template <class T>
-GreedyResult greedy(const Matrix<T>& W, const Pools& pools, const GreedyOptions& options,
+GreedyResult greedy(const Matrix<T>& W, const Pools& groups, const GreedyOptions& options,
                     const std::function<void(std::size_t)>& poll = no_poll) {
-  return nc_fast::greedy_select(W.view(), pools.score.data(), pools.pool.data(), pools.quota, options, poll);
+  return nc_fast::greedy_select(W.view(), groups.score.data(), groups.group.data(), groups.quota, options, poll);
 }
 
 bool same(const GreedyResult& a, const GreedyResult& b) {
@@ -117,26 +118,26 @@ bool same(const GreedyResult& a, const GreedyResult& b) {
 
 template <class T>
 void selections_agree(std::size_t rows, std::size_t columns, std::size_t pool_count, double share) {
-  const Pools pools(columns, pool_count, share);
-  const GreedyResult expected = greedy(Matrix<T>(rows, columns, Layout::kRows, 1), pools, {});
+  const Pools groups(columns, pool_count, share);
+  const GreedyResult expected = greedy(Matrix<T>(rows, columns, Layout::kRows, 1), groups, {});
   for (const Layout layout : kLayouts) {
     const Matrix<T> W(rows, columns, layout, 1);
     for (const GreedyOptions& options : {GreedyOptions{1, true}, GreedyOptions{3, true}, GreedyOptions{2, false},
                                          GreedyOptions{2, true, Simd::kBaseline}}) {
-      require(same(greedy(W, pools, options), expected), "layout, threads, laziness or SIMD level changed the picks");
+      require(same(greedy(W, groups, options), expected), "layout, threads, laziness or SIMD level changed the picks");
     }
   }
 }
 
 // Fills a projector of its own, and selects from a matrix that other threads select from too.
 template <class T>
-std::vector<double> residuals_of(const Matrix<T>& W, const Pools& pools, const GreedyResult& expected) {
+std::vector<double> residuals_of(const Matrix<T>& W, const Pools& groups, const GreedyResult& expected) {
   NullSpaceProjector projector(W.view().rows);
   for (const std::int64_t pick : expected.indices) {
     projector.add(W.column(static_cast<std::size_t>(pick)).data());
     if (projector.rank() == projector.dim()) projector.reset();
   }
-  require(same(greedy(W, pools, {2}), expected), "a selection beside others changed its picks");
+  require(same(greedy(W, groups, {2}), expected), "a selection beside others changed its picks");
   const NullSpaceProjector continued(projector.dim(), projector.basis());
   std::vector<double> ratios;
   std::vector<double> scratch;
@@ -151,11 +152,11 @@ std::vector<double> residuals_of(const Matrix<T>& W, const Pools& pools, const G
 template <class T>
 void threads_agree(std::size_t rows, std::size_t columns) {
   const Matrix<T> W(rows, columns, Layout::kRows, 2);
-  const Pools pools(columns, 4, 0.4);
-  const GreedyResult expected = greedy(W, pools, {});
+  const Pools groups(columns, 4, 0.4);
+  const GreedyResult expected = greedy(W, groups, {});
   std::vector<std::vector<double>> found(4);
   std::vector<std::thread> threads;
-  for (auto& ratios : found) threads.emplace_back([&] { ratios = residuals_of(W, pools, expected); });
+  for (auto& ratios : found) threads.emplace_back([&] { ratios = residuals_of(W, groups, expected); });
   for (std::thread& thread : threads) thread.join();
   for (const auto& ratios : found) require(ratios == found[0], "threads disagree");
 }
@@ -173,12 +174,12 @@ void require_throws(Function&& function, const std::string& what) {
 template <class T>
 void errors_reach_the_caller() {
   Matrix<T> W(300, 5000, Layout::kRows, 3);  // longer than the 50 ms to the first poll
-  const Pools pools(5000, 3, 1);
+  const Pools groups(5000, 3, 1);
   const auto interrupt = [](std::size_t) { throw std::runtime_error("stop"); };
-  require_throws<std::runtime_error>([&] { greedy(W, pools, {2, false}, interrupt); }, "poll's error was lost");
+  require_throws<std::runtime_error>([&] { greedy(W, groups, {2, false}, interrupt); }, "poll's error was lost");
   W.set(7, 1201, static_cast<T>(INFINITY));
-  require_throws<std::domain_error>([&] { greedy(W, pools, {2}); }, "infinity went unnoticed on two threads");
-  require_throws<std::domain_error>([&] { greedy(W, pools, {1}); }, "infinity went unnoticed on one thread");
+  require_throws<std::domain_error>([&] { greedy(W, groups, {2}); }, "infinity went unnoticed on two threads");
+  require_throws<std::domain_error>([&] { greedy(W, groups, {1}); }, "infinity went unnoticed on one thread");
 }
 
 // Around the lanes (16, 32) and the columns of a gather (64).

@@ -30,7 +30,7 @@ class NullSpaceProjector:
 def greedy_select(
     W: _Floats,
     score: NDArray[np.float64],
-    pool: NDArray[np.int64],
+    group: NDArray[np.int64],
     quota: NDArray[np.int64],
     *,
     threads: int = 1,

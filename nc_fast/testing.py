@@ -75,19 +75,19 @@ def assert_moments_match(found: ClassMoments, W: Any, X: Any, codes: np.ndarray,
     assert (m2_error <= slack + TOLERANCE[dtype.name] * exact.m2).all(), f"m2 off by {m2_error.max():.3g}"
 
 
-def assert_picks_follow_rules(picks: Picks, W: Any, score: Any, pool: Any, quota: Any) -> None:
+def assert_picks_follow_rules(picks: Picks, W: Any, score: Any, group: Any, quota: Any) -> None:
     """Raise unless every pick, replayed in the reference, is the rule's choice at its step, ties included."""
-    W, score, pool, quota = (as_numpy(array) for array in (W, score, pool, quota))
+    W, score, group, quota = (as_numpy(array) for array in (W, score, group, quota))
     indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)
     assert len(indices) == len(gains) == quota.sum(), f"expected {quota.sum()} picks, got {len(indices)}"
     assert len(np.unique(indices)) == len(indices), "a candidate is picked twice"
     restarts, done = 0, 0
-    for p, n in enumerate(quota):
-        members = np.flatnonzero(pool == p)
+    for g, n in enumerate(quota):
+        members = np.flatnonzero(group == g)
         left = np.ones(len(members), dtype=bool)
         span = Span(W[:, members])
         for step in range(done, done + n):
-            assert pool[indices[step]] == p, f"pick {step} is not in pool {p}"
+            assert group[indices[step]] == g, f"pick {step} is not in group {g}"
             pick = int(np.searchsorted(members, indices[step]))
             restarts += span.restart_if_exhausted(left)
             value = np.where(left, gain(score[members], span.ratios()), -np.inf)

@@ -27,16 +27,16 @@ def select(
     greedy: Greedy | None = None,
 ) -> Selection:
     """Pick k candidates; ``greedy`` replaces the backend's loop."""
-    live, pool = eligible(W, scores, by_class)
+    live, group = eligible(W, scores, by_class)
     quota = scores.quota
     if quota is None:
-        quota = share_quota(np.bincount(pool[live], minlength=len(scores.classes)), min(k, int(live.sum())))
+        quota = share_quota(np.bincount(group[live], minlength=len(scores.classes)), min(k, int(live.sum())))
     elif k != quota.sum() or len(quota) != (len(scores.classes) if by_class else 1):
         raise ValueError(
             f"k, by_class: expected what the scores were screened for, {quota.sum()} picks in {len(quota)} groups, got {k}, {by_class}"
         )
     put = backend.put
-    picks = (greedy or backend.select)(put(W), put(scores.score), put(pool), put(quota), report=report)
+    picks = (greedy or backend.select)(put(W), put(scores.score), put(group), put(quota), report=report)
     indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)
     if len(indices) < k:
         filled = fill_up_with_dead(live, k, len(indices))
@@ -51,7 +51,7 @@ def select(
 
 
 def eligible(W: Array, scores: Scores, by_class: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return which candidates are live (M,), and the pool each competes in (M,), -1 for the dead."""
+    """Return which candidates are live (M,), and the group each competes in (M,), -1 for the dead."""
     live = as_numpy(scores.live) & nonzero_columns(W)
     return live, np.where(live, as_numpy(scores.group) if by_class else 0, -1)
 

@@ -260,12 +260,12 @@ def test_an_error_in_report_stops_the_loop() -> None:
         ({"score": np.ones(4, np.float32)}, TypeError, "score: expected a NumPy array of float64, got dtype <f4"),
         ({"score": np.ones(3)}, ValueError, r"score: expected shape \(M,\) = \(4,\), got \(3,\)"),
         ({"score": np.array([0, 0, np.nan, 0])}, ValueError, "score: expected finite values, got nan at index 2"),
-        ({"pool": np.zeros(4, np.int32)}, TypeError, "pool: expected a NumPy array of int64, got dtype <i4"),
-        ({"pool": np.zeros((4, 1), np.int64)}, ValueError, r"pool: expected shape \(M,\) = \(4,\), got \(4, 1\)"),
-        ({"pool": np.array([0, 1, 0, 0])}, ValueError, "pool: expected values from -1 to P - 1 = 0, got 1 at index 1"),
-        ({"pool": np.array([0, 0, 0, -2])}, ValueError, "pool: expected values from -1 .*, got -2 at index 3"),
-        ({"quota": np.array([[1]])}, ValueError, r"quota: expected shape \(P,\), got \(1, 1\)"),
-        ({"quota": np.array([5])}, ValueError, "quota: expected values from 0 to the pool's members = 4, got 5"),
+        ({"group": np.zeros(4, np.int32)}, TypeError, "group: expected a NumPy array of int64, got dtype <i4"),
+        ({"group": np.zeros((4, 1), np.int64)}, ValueError, r"group: expected shape \(M,\) = \(4,\), got \(4, 1\)"),
+        ({"group": np.array([0, 1, 0, 0])}, ValueError, "group: expected values from -1 to G - 1 = 0, got 1 at index 1"),
+        ({"group": np.array([0, 0, 0, -2])}, ValueError, "group: expected values from -1 .*, got -2 at index 3"),
+        ({"quota": np.array([[1]])}, ValueError, r"quota: expected shape \(G,\), got \(1, 1\)"),
+        ({"quota": np.array([5])}, ValueError, "quota: expected values from 0 to the group's members = 4, got 5"),
         ({"quota": np.array([-1])}, ValueError, "quota: expected values from 0 .*, got -1 at index 0"),
         ({"threads": 0}, ValueError, "threads: expected an integer >= 1, got 0"),
         ({"simd": "mmx"}, ValueError, "simd: expected 'auto', 'baseline'.*, got 'mmx'"),
@@ -273,7 +273,7 @@ def test_an_error_in_report_stops_the_loop() -> None:
 )
 def test_errors_name_the_argument(change: dict[str, object], error: type[Exception], message: str) -> None:
     arguments: dict[str, object] = {
-        "W": np.ones((3, 4)), "score": np.ones(4), "pool": np.zeros(4, np.int64), "quota": np.array([2])
+        "W": np.ones((3, 4)), "score": np.ones(4), "group": np.zeros(4, np.int64), "quota": np.array([2])
     }  # fmt: skip
     greedy_select(**arguments)  # type: ignore[arg-type]
     with pytest.raises(error, match=message):

@@ -91,8 +91,8 @@ def test_wrong_picks(wrong, why):
         assert_picks_follow_rules(wrong, W, SCORE, POOL, np.array([2]))
 
 
-def test_a_pick_from_another_pool():
-    with pytest.raises(AssertionError, match="not in pool"):
+def test_a_pick_from_another_group():
+    with pytest.raises(AssertionError, match="not in group"):
         assert_picks_follow_rules(picks_of([2], [0.4]), W, SCORE, np.array([0, 0, 1, 1]), np.array([1]))
 
 

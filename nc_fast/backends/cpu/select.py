@@ -14,19 +14,19 @@ from nc_fast.types import Picks
 def select(
     W: np.ndarray,
     score: np.ndarray,
-    pool: np.ndarray,
+    group: np.ndarray,
     quota: np.ndarray,
     *,
     report: Callable[[int, int], None] | None = None,
 ) -> Picks:
-    """Pick ``quota[p]`` candidates from every pool p, greedily, in the null space of what the pool has picked.
+    """Pick ``quota[g]`` candidates from every group g, greedily, in the null space of what the group has picked.
 
     Parameters
     ----------
     W : (D, M) float32 or float64, any memory layout, columns are candidates.
     score : (M,) float64.
-    pool : (M,) int64, the pool each candidate competes in; -1: not eligible.
-    quota : (P,) int64, picks per pool, at most its members.
+    group : (M,) int64, the group each candidate competes in; -1: not eligible.
+    quota : (G,) int64, picks per group, at most its members.
     report : called with (picks done, picks in all) now and then, and at the end.
     """
-    return Picks(*greedy_select(W, score, pool, quota, threads=thread_count(), report=report))
+    return Picks(*greedy_select(W, score, group, quota, threads=thread_count(), report=report))

@@ -25,29 +25,29 @@ CHUNK_BYTES = 64 << 20  # float64 columns of W held at once
 def select(
     W: torch.Tensor,
     score: torch.Tensor,
-    pool: torch.Tensor,
+    group: torch.Tensor,
     quota: torch.Tensor,
     *,
     report: Report | None = None,
 ) -> Picks:
-    """Pick ``quota[p]`` candidates from every pool p, greedily, in the null space of what the pool has picked.
+    """Pick ``quota[g]`` candidates from every group g, greedily, in the null space of what the group has picked.
 
     Parameters
     ----------
     W : (D, M) floating
         Columns are candidates, in any memory layout, on the device that computes.
     score : (M,) float64
-    pool : (M,) int64
-        The pool each candidate competes in; -1: not eligible.
-    quota : (P,) int64
-        Picks per pool, at most its members.
+    group : (M,) int64
+        The group each candidate competes in; -1: not eligible.
+    quota : (G,) int64
+        Picks per group, at most its members.
     report : callable, optional
         Called with (picks done, picks in all) after every round.
 
     Returns
     -------
     Picks
-        ``indices`` and ``gains`` on W's device, pools in order, within a pool in order of picking.
+        ``indices`` and ``gains`` on W's device, groups in order, within a group in order of picking.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def select(
     Source: Mao et al., CIKM 2021, section 3.3, with the rules of docs/algorithm.md for ties, parallel vectors and rank.
     """
     with on_device(W), torch.no_grad():
-        candidates, groups = _competitors(W, score, pool, quota.cpu().numpy())
+        candidates, groups = _competitors(W, score, group, quota.cpu().numpy())
         total, restarts = sum(group.owed for group in groups), 0
         while owing := [group for group in groups if group.owed]:
             restarts += _round(candidates, owing, len(groups))
@@ -70,15 +70,15 @@ def select(
         return Picks(torch.from_numpy(indices).to(W.device), torch.from_numpy(gains).to(W.device), restarts)
 
 
-def _competitors(W: torch.Tensor, score: torch.Tensor, pool: torch.Tensor, quota: np.ndarray) -> tuple[Candidates, list[Group]]:
+def _competitors(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np.ndarray) -> tuple[Candidates, list[Group]]:
     """Sort the candidates by group and leave out those of none."""
-    ends = torch.bincount(pool + 1, minlength=len(quota) + 1).cumsum(0).tolist()
-    index = torch.argsort(pool, stable=True)[ends[0] :]
+    ends = torch.bincount(group + 1, minlength=len(quota) + 1).cumsum(0).tolist()
+    index = torch.argsort(group, stable=True)[ends[0] :]
     nonzero = torch.linalg.vector_norm(W, torch.inf, dim=0)[index] > 0
     left = torch.ones(len(index) + 1, dtype=torch.bool, device=W.device)
     no_basis = torch.zeros((0, W.shape[0]), dtype=torch.float64, device=W.device)
     groups = [Group(p, slice(ends[p] - ends[0], ends[p + 1] - ends[0]), int(owed), no_basis) for p, owed in enumerate(quota)]
-    return Candidates(W, index, pool[index], score[index], nonzero, left), groups
+    return Candidates(W, index, group[index], score[index], nonzero, left), groups
 
 
 def _round(candidates: Candidates, groups: list[Group], n_groups: int) -> int:
@@ -131,7 +131,7 @@ class _Picked:
     place: torch.Tensor  # (P, T) int32, where in the window
     gain: torch.Tensor  # (P, T) float64
     in_span: torch.Tensor  # (P, T) int32, whether it extends the span
-    count: torch.Tensor  # (P,) int32, picks made
+    count: torch.Tensor  # (G,) int32, picks made
 
 
 def _pick(ranking: Ranking, ratio: torch.Tensor, exhausted: torch.Tensor, groups: list[Group], B: int) -> _Picked:

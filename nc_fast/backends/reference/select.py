@@ -13,24 +13,24 @@ from nc_fast.types import Picks
 def select(
     W: np.ndarray,
     score: np.ndarray,
-    pool: np.ndarray,
+    group: np.ndarray,
     quota: np.ndarray,
     *,
     report: Callable[[int, int], None] | None = None,
 ) -> Picks:
-    """Pick ``quota[p]`` candidates from every pool p, greedily, in the null space of what the pool has picked.
+    """Pick ``quota[g]`` candidates from every group g, greedily, in the null space of what the group has picked.
 
     Parameters
     ----------
     W : (D, M) float, columns are candidates.
     score : (M,) float64.
-    pool : (M,) int64, the pool each candidate competes in; -1: not eligible.
-    quota : (P,) int64, picks per pool, at most its members.
-    report : called with (picks done, picks in all) after every pool.
+    group : (M,) int64, the group each candidate competes in; -1: not eligible.
+    quota : (G,) int64, picks per group, at most its members.
+    report : called with (picks done, picks in all) after every group.
     """
     indices, gains, restarts = [], [], 0
-    for p, picks in enumerate(quota):
-        members = np.flatnonzero(pool == p)
+    for g, picks in enumerate(quota):
+        members = np.flatnonzero(group == g)
         span = Span(W[:, members])
         left = np.ones(len(members), dtype=bool)
         for _ in range(picks):
@@ -52,7 +52,7 @@ def lowest_tied(value: np.ndarray, left: np.ndarray) -> int:
 
 
 class Span:
-    """The span of a pool's picks, and what every member keeps outside it."""
+    """The span of a group's picks, and what every member keeps outside it."""
 
     def __init__(self, W: np.ndarray) -> None:
         self._units = unit_columns(W)
