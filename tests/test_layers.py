@@ -46,7 +46,7 @@ HEAVY = {
     "matplotlib": {"command.demo_picture", "compare.plots"},
     "lsuv": {"compare.initializations"},
     "numba": {"backends.cpu.kernels"},
-    "joblib": {"compare.workers", "command.compare"},
+    "joblib": {"compare.workers"},
     "rich": {"runtime.progress", "command", "compare.tables"},
     "typer": {"command.commands"},
 }

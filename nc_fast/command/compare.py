@@ -6,8 +6,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from joblib import cpu_count
-
 from nc_fast.compare import plots, tables
 from nc_fast.compare.plan import Plan
 from nc_fast.compare.records import Folder
@@ -31,7 +29,6 @@ def run_and_write(plan: Plan, source: PathLike | None, jobs: int | None, out: Pa
         tasks = [task for task in plan.tasks() if task not in finished]
         if finished:
             console.print(f"{len(finished)} of {len(finished) + len(tasks)} runs are finished already", highlight=False)
-        jobs = jobs or (cpu_count() if plan.device == "cpu" else 1)
         with reporting(console.is_terminal, "training steps") as bar, closing(run_plan(plan, tasks, data, source, jobs, bar)) as new:
             for run in new:
                 Folder(out).append(run)

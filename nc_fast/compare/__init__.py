@@ -1,7 +1,8 @@
 """Train the same network on the same batches from different initializations, and compare.
 
-``plan`` says what to run, ``workers`` runs it, ``records`` keeps what is finished, ``statistics`` pairs the runs with He's,
-``tables`` and ``plots`` show it. torch is used throughout; lsuv only in ``initializations``, matplotlib only in ``plots``.
+``networks`` holds what is trained, ``plan`` says what to run, ``workers`` runs it, ``records`` keeps what is finished, ``statistics``
+pairs the runs with He's, ``tables`` and ``plots`` show it. torch is used throughout; joblib only in ``workers``, lsuv only in
+``initializations``, matplotlib only in ``plots``.
 """
 
 from nc_fast.compare.plan import Plan, Task

@@ -97,7 +97,7 @@ def lsuv(model: nn.Module, data: TrainingData, generator: torch.Generator) -> No
 
 
 def campaign(model: nn.Module, data: TrainingData, generator: torch.Generator, **options: Any) -> None:
-    """:func:`nc_fast.init.campaign_` with any of its options."""
+    """:func:`nc_fast.init.campaign_`, with those of its options that OPTIONS_OF_CAMPAIGN names."""
     nc_fast.init.campaign_(model, (data.X, data.y), generator=generator, **options)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from nc_fast.files.read import Dataset
 from nc_fast.inputs import checks
 
-HELD_OUT = 5  # every fifth sample, class by class, where a data set has no test samples of its own
+HELD_OUT = 5  # every fifth sample in the order of classes, where a data set has no test samples of its own
 
 
 @dataclass(frozen=True, eq=False)

@@ -44,7 +44,7 @@ class Folder:
             yield runs
 
     def append(self, run: Run) -> None:
-        """Add a finished run: one write, so that an interruption leaves all of it or a last line that is not taken up."""
+        """Add a finished run in one write: an interruption leaves the whole line, or one without its end, which ``opened`` drops."""
         line = json.dumps(asdict(run)).encode() + b"\n"
         with (self.path / RUNS).open("ab", buffering=0) as file:
             file.write(line)

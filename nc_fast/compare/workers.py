@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Generator, Iterator, Sequence
@@ -12,7 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from torch import nn
 
 from nc_fast.compare.initializations import parse
@@ -26,7 +27,7 @@ WARM_UP_SAMPLES = 200
 
 
 def run_plan(
-    plan: Plan, tasks: Sequence[Task], data: TrainingData, source: PathLike | None, jobs: int, report: Report | None = None
+    plan: Plan, tasks: Sequence[Task], data: TrainingData, source: PathLike | None, jobs: int | None, report: Report | None = None
 ) -> Generator[Run, None, None]:
     """Yield the tasks' runs as they finish; close the iterator (contextlib.closing) to end the workers of those that have not.
 
@@ -35,7 +36,7 @@ def run_plan(
     plan, tasks : what to run; the tasks are some of the plan's
     data : on the plan's device
     source : where worker processes load the same data from, see :func:`nc_fast.files.read.load`
-    jobs : processes; 1 stays in this one, with all of its threads, more share the cores
+    jobs : processes, None: one per core, on a GPU one; 1 stays in this process, with all of its threads, more share the cores
     report : gets (training steps done, of how many); with workers once a run
 
     Notes
@@ -52,14 +53,14 @@ def run_plan(
             report(runs * steps + step, len(tasks) * steps)
 
     warm_up(plan, data)
-    jobs = min(jobs, len(tasks))
+    jobs = min(jobs or (cpu_count() if plan.device == "cpu" else 1), len(tasks))
     if jobs == 1:
         for number, task in enumerate(tasks):
             yield train(task, plan, data, partial(done, number))
         return
     with _ctrl_c_left_to_this_process():
         side_by_side = Parallel(jobs, return_as="generator_unordered", batch_size=1)
-        results = side_by_side(delayed(_run)(task, plan, source) for task in tasks)
+        results = side_by_side(delayed(_run)(task, plan, source, os.getpid()) for task in tasks)
     try:
         with closing(results):
             for number, run in enumerate(results, 1):
@@ -91,8 +92,12 @@ def load_data(source: PathLike | None, device: str) -> TrainingData:
     return prepare(load(source), device)
 
 
-def _run(task: Task, plan: Plan, source: Path | str | None) -> Run:
-    return train(task, plan, _warmed_up(plan, source), lambda _: None)
+def _run(task: Task, plan: Plan, source: Path | str | None, main: int) -> Run:
+    def end_without_main(_: int) -> None:
+        if main not in (os.getppid(), os.getpid()):  # it was killed, and nobody waits for the run
+            os._exit(1)
+
+    return train(task, plan, _warmed_up(plan, source), end_without_main)
 
 
 @cache  # once a worker

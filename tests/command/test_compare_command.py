@@ -100,11 +100,23 @@ def long_comparison(*command):
     return subprocess.Popen([*command, *arguments], stdout=pipe, stderr=pipe, text=True, env=environment(), start_new_session=True)
 
 
-def test_process_with_workers_is_interrupted():
-    process = long_comparison(*COMMAND)
+def wait_for_the_first_run():
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (Path("out/runs.jsonl").exists() and Path("out/runs.jsonl").stat().st_size):
         time.sleep(0.1)
+
+
+def test_workers_end_soon_after_a_main_process_that_is_killed():
+    process = long_comparison(*COMMAND)
+    wait_for_the_first_run()
+    process.kill()
+    process.communicate(timeout=60)  # which ends when the last of them lets go of the pipes
+    assert ended(process.pid)
+
+
+def test_process_with_workers_is_interrupted():
+    process = long_comparison(*COMMAND)
+    wait_for_the_first_run()
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all of them get it
     _, errors = process.communicate(timeout=120)
     assert (process.returncode, errors) == (130, "nc-fast: interrupted\n")
@@ -135,8 +147,8 @@ def test_killed_worker_is_one_clear_error():
     assert ended(process.pid)
 
 
-def test_worker_reports_what_went_wrong(digits, tmp_path):
-    plan = Plan(("mlp3",), ("he",), (0, 1), epochs=1)
+def test_worker_reports_what_went_wrong(tmp_path):
+    plan, digits = Plan(("mlp3",), ("he",), (0, 1), epochs=1), workers.load_data(None, "cpu")
     with pytest.raises(OSError, match="absent") as caught:
         list(workers.run_plan(plan, list(plan.tasks()), digits, tmp_path / "absent", 2))
     assert "in _run" in str(caught.value.__cause__)
