@@ -54,13 +54,13 @@ class Settings:
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class BackendRun:
     """One backend's campaign; ``seconds`` by stage."""
 
     seconds: dict[str, float]
     moments: ClassMoments
     scores: Scores
-    chosen: Selection
+    selection: Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Demo:
     dataset: Dataset
     settings: Settings
     W: np.ndarray
-    runs: dict[str, Run]
+    runs: dict[str, BackendRun]
 
 
 def he_normal(rng: np.random.Generator, n_features: int, n_neurons: int) -> np.ndarray:
@@ -90,7 +90,7 @@ def run(dataset: Dataset, settings: Settings, *, max_samples: int | None, announ
     return Demo(dataset, settings, W, {backend: _campaign(backend, dataset, W, settings, announce) for backend in BACKENDS})
 
 
-def _campaign(backend: str, dataset: Dataset, W: np.ndarray, settings: Settings, announce: Callable[[str], None]) -> Run:
+def _campaign(backend: str, dataset: Dataset, W: np.ndarray, settings: Settings, announce: Callable[[str], None]) -> BackendRun:
     X, y = dataset.X_train, dataset.y_train
     seconds: dict[str, float] = {}
 
@@ -106,8 +106,8 @@ def _campaign(backend: str, dataset: Dataset, W: np.ndarray, settings: Settings,
     moments_of(WARM_UP_SAMPLES)
     moments = timed("class_moments", lambda: moments_of(len(X)))
     scores = timed("ib_scores", lambda: ib_scores(moments, alpha=settings.alpha))
-    chosen = timed("select", lambda: select(W, scores, settings.k, backend=backend))
-    return Run(seconds, moments, scores, chosen)
+    selection = timed("select", lambda: select(W, scores, settings.k, backend=backend))
+    return BackendRun(seconds, moments, scores, selection)
 
 
 def _median_time(function: Callable[[], Result]) -> tuple[Result, float]:
@@ -164,7 +164,7 @@ def _classes(demo: Demo) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    picked, candidates = demo.runs["cpu"].chosen, demo.runs["cpu"].scores
+    picked, candidates = demo.runs["cpu"].selection, demo.runs["cpu"].scores
     table = Table("class", title="Picks by class")
     for header in ("in pool", "picked", "mean score, pool", "mean score, picks"):
         table.add_column(header, justify="right")
@@ -181,7 +181,7 @@ def _mean(values: np.ndarray) -> str:
 
 
 def _findings(demo: Demo) -> str:
-    reference, cpu = (demo.runs[backend].chosen for backend in BACKENDS)
+    reference, cpu = (demo.runs[backend].selection for backend in BACKENDS)
     pool = demo.runs["cpu"].scores.score
     k, distinct = len(cpu.indices), len(np.unique(cpu.indices))
     agreeing = reference.indices == cpu.indices
@@ -226,8 +226,8 @@ def picture(demo: Demo, file: IO[bytes]) -> None:
         return demo_picture.Neurons(demo.W[:, columns].T, cpu.moments.mean[:, columns].mean(axis=1))
 
     rows = []
-    for name in np.unique(cpu.chosen.groups)[:CLASSES_SHOWN]:
-        picks = cpu.chosen.indices[cpu.chosen.groups == name]
+    for name in np.unique(cpu.selection.groups)[:CLASSES_SHOWN]:
+        picks = cpu.selection.indices[cpu.selection.groups == name]
         others = rng.choice(settings.pool, len(picks), replace=False)
         mean_sample = dataset.X_train[dataset.y_train == name].mean(axis=0)
         index = int(np.searchsorted(cpu.moments.classes, name))

@@ -79,7 +79,7 @@ def _by_epoch(run: Run) -> list[tuple[float, float]]:
 def _panel(axes: Axes, runs: Sequence[Run], plan: Plan, network: str, points: Points) -> None:
     others = iter(OTHERS * len(plan.initializations))
     for name in plan.initializations:
-        found = list(statistics.chosen(runs, network, name).values())
+        found = list(statistics.by_seed(runs, network, name).values())
         special = HE_COLOR if name == HE else CAMPAIGN_COLOR if name == "campaign" else None
         color = special or next(others)
         if not found:

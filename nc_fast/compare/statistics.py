@@ -40,19 +40,9 @@ class Metric:
     relative: bool = False
 
 
-def accuracy_at(run: Run, step: int) -> float:
-    """Return the test accuracy after that many steps, percent."""
-    return next((point.accuracy for point in run.curve if point.step == step), NEVER)
-
-
 def epoch_errors(run: Run) -> list[float]:
     """Return the test error after each epoch, percent."""
     return [100 - point.accuracy for point in run.curve if point.step and point.step % run.epoch_steps == 0]
-
-
-def best_epoch(run: Run) -> int:
-    """Return the first epoch with the lowest test error, counted from 1."""
-    return 1 + int(np.argmin(epoch_errors(run)))
 
 
 def seconds_to(run: Run, target: float) -> float:
@@ -66,15 +56,16 @@ def epoch_seconds(run: Run) -> float:
     return last.seconds * run.epoch_steps / last.step
 
 
-def _at(step: int) -> Callable[[Run, float], float]:
-    return lambda run, _: accuracy_at(run, step)
+def accuracy_at(step: int) -> Callable[[Run, float], float]:
+    """Return what gives a run's test accuracy after that many steps, percent."""
+    return lambda run, _: next((point.accuracy for point in run.curve if point.step == step), NEVER)
 
 
-UNTRAINED = Metric("untrained", "untrained acc. %", _at(0), 1, 1)
-EARLY = tuple(Metric(f"accuracy_{step}", f"acc. % @{step}", _at(step), 2, 1) for step in MILESTONES)
+UNTRAINED = Metric("untrained", "untrained acc. %", accuracy_at(0), 1, 1)
+EARLY = tuple(Metric(f"accuracy_{step}", f"acc. % @{step}", accuracy_at(step), 2, 1) for step in MILESTONES)
 LOSS = Metric("first_epoch_loss", "loss, 1st epoch", lambda run, _: run.first_epoch_loss, 4, -1, relative=True)
 ERROR = Metric("best_error", "best error %", lambda run, _: min(epoch_errors(run)), 2, -1)
-EPOCH = Metric("best_epoch", "at epoch", lambda run, _: best_epoch(run), 1, 0)
+EPOCH = Metric("best_epoch", "at epoch", lambda run, _: 1 + int(np.argmin(epoch_errors(run))), 1, 0)
 INIT = Metric("init_seconds", "init, s", lambda run, _: run.init_seconds, 3, -1)
 SHARE = Metric("init_epochs", "init, epochs", lambda run, _: run.init_seconds / epoch_seconds(run), 3, -1)
 WALL = Metric("total_seconds", "init + training, s", lambda run, _: run.init_seconds + run.curve[-1].seconds, 2, -1)
@@ -113,18 +104,18 @@ def estimate(values: Iterable[float]) -> Estimate:
     return Estimate(float(found.mean()), float(found.std(ddof=1) / math.sqrt(n)) if n > 1 else NEVER, n)
 
 
-def chosen(runs: Iterable[Run], network: str, initialization: str) -> dict[int, Run]:
-    """Return seed -> run."""
+def by_seed(runs: Iterable[Run], network: str, initialization: str) -> dict[int, Run]:
+    """Return the runs of one network from one initialization, by seed."""
     return {run.task.seed: run for run in runs if (run.task.network, run.task.initialization) == (network, initialization)}
 
 
 def mean_of(metric: Metric, runs: Sequence[Run], network: str, initialization: str, target: float) -> Estimate:
     """Return a metric's mean over the seeds."""
-    return estimate(metric.of(run, target) for run in chosen(runs, network, initialization).values())
+    return estimate(metric.of(run, target) for run in by_seed(runs, network, initialization).values())
 
 
 def against_he(metric: Metric, runs: Sequence[Run], network: str, initialization: str, target: float) -> Estimate:
     """Return the mean difference to He's run with the same seed; for relative metrics in percent of that run."""
-    mine, he = chosen(runs, network, initialization), chosen(runs, network, HE)
+    mine, he = by_seed(runs, network, initialization), by_seed(runs, network, HE)
     pairs = [(metric.of(mine[seed], target), metric.of(he[seed], target)) for seed in sorted(mine.keys() & he.keys())]
     return estimate(100 * (a / b - 1) if metric.relative else a - b for a, b in pairs)

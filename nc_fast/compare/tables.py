@@ -58,10 +58,10 @@ class Grid:
 def grids(runs: Sequence[Run], plan: Plan, data: str) -> Iterator[Grid]:
     """Yield three tables per network: figures, paired differences against He, time."""
     for network in plan.networks:
-        rows = [name for name in plan.initializations if statistics.chosen(runs, network, name)]
+        rows = [name for name in plan.initializations if statistics.by_seed(runs, network, name)]
         if not rows:
             continue
-        n = max(len(statistics.chosen(runs, network, name)) for name in rows)
+        n = max(len(statistics.by_seed(runs, network, name)) for name in rows)
         where = f"{network} on {data}, {n} seed{'s' * (n > 1)}, lr {plan.lr:g}, {plan.epochs} epoch{'s' * (plan.epochs > 1)}"
 
         def means(metrics: Sequence[Metric], network: str = network, rows: Sequence[str] = rows) -> tuple[tuple[Cell, ...], ...]:
