@@ -15,7 +15,7 @@ from nc_fast.compare.training import Run
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Points = Callable[[Run], list[tuple[float, float]]]
+Points = Callable[[Run], Sequence[tuple[float, float]]]
 
 DPI = 150
 INK, FAINT = "#1a1a1a", "#6b6b6b"
@@ -47,7 +47,7 @@ def curves(file: IO[bytes], runs: Sequence[Run], plan: Plan, data: str) -> None:
         row[0].set(xlabel="steps", ylabel="test accuracy, %", title=f"{network}: {_first(plan, steps)}")
         row[0].set_ylim(bottom=max(row[0].get_ylim()[0], min(LOWEST_SHOWN, row[0].get_ylim()[1] - 10)))
         if columns == 2:
-            _panel(row[1], runs, plan, network, _by_epoch)
+            _panel(row[1], runs, plan, network, lambda run: list(enumerate(statistics.epoch_errors(run), 1)))
             row[1].set(xlabel="epochs", ylabel="test error, %", title=f"{network}: all epochs")
             row[1].xaxis.get_major_locator().set_params(integer=True)
             row[1].set_yscale("log")
@@ -55,11 +55,8 @@ def curves(file: IO[bytes], runs: Sequence[Run], plan: Plan, data: str) -> None:
             row[1].yaxis.set_major_formatter("{x:g}")
     figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8, frameon=False)
     n = len({run.task.seed for run in runs})
-    figure.suptitle(
-        f"{data}: the same batches from different initializations; mean of {n} seed{'s' * (n > 1)}, lr {plan.lr:g}",
-        fontsize=10,
-        color=INK,
-    )
+    title = f"{data}: the same batches from different initializations; mean of {n} seed{'s' * (n > 1)}, lr {plan.lr:g}"
+    figure.suptitle(title, fontsize=10, color=INK)
     figure.savefig(file, format="png", dpi=DPI)
 
 
@@ -70,10 +67,6 @@ def _first(plan: Plan, epoch_steps: int) -> str:
 def _early(epoch_steps: int) -> Points:
     last = max(epoch_steps, EARLY_STEPS)
     return lambda run: [(point.step, point.accuracy) for point in run.curve if point.step <= last]
-
-
-def _by_epoch(run: Run) -> list[tuple[float, float]]:
-    return [(number, error) for number, error in enumerate(statistics.epoch_errors(run), 1)]
 
 
 def _panel(axes: Axes, runs: Sequence[Run], plan: Plan, network: str, points: Points) -> None:
@@ -87,15 +80,8 @@ def _panel(axes: Axes, runs: Sequence[Run], plan: Plan, network: str, points: Po
         lines = [points(run) for run in found]
         x, values = np.array([at for at, _ in lines[0]]), np.array([[value for _, value in line] for line in lines])
         mean, error = values.mean(axis=0), values.std(axis=0, ddof=min(1, len(found) - 1)) / np.sqrt(len(found))
-        axes.plot(
-            x,
-            mean,
-            color=color,
-            linewidth=2.2 if special else 1.1,
-            zorder=3 if special else 2,
-            label=name,
-            marker="o" if len(x) == 1 else None,
-        )
+        width, order = (2.2, 3) if special else (1.1, 2)
+        axes.plot(x, mean, color=color, linewidth=width, zorder=order, label=name, marker="o" if len(x) == 1 else None)
         if special:  # bands of all the others would hide each other
             axes.fill_between(x, mean - error, mean + error, color=color, alpha=0.15, linewidth=0)
     axes.grid(color="#e6e6e6", linewidth=0.6)

@@ -32,7 +32,7 @@ class Grid:
 
     title: str
     headers: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: Sequence[tuple[Cell, ...]]
 
     def rich(self) -> Table:
         """Return it for the terminal: better in green, worse in red."""
@@ -63,22 +63,23 @@ def grids(runs: Sequence[Run], plan: Plan, data: str) -> Iterator[Grid]:
             continue
         n = max(len(statistics.by_seed(runs, network, name)) for name in rows)
         where = f"{network} on {data}, {n} seed{'s' * (n > 1)}, lr {plan.lr:g}, {plan.epochs} epoch{'s' * (plan.epochs > 1)}"
-
-        def means(metrics: Sequence[Metric], network: str = network, rows: Sequence[str] = rows) -> tuple[tuple[Cell, ...], ...]:
-            return tuple(
-                (Cell(name), *(Cell(_mean(metric, statistics.mean_of(metric, runs, network, name, plan.target))) for metric in metrics))
-                for name in rows
-            )
-
         quality = [metric for metric in statistics.QUALITY if statistics.mean_of(metric, runs, network, HE, plan.target).n]
-        yield Grid(f"{where}: mean ± standard error", ("init", *(metric.title for metric in quality)), means(quality))
-        compared = [*(metric for metric in quality if metric.better), statistics.TARGET]
-        differences = tuple(
-            (Cell(name), *(_difference(metric, runs, network, name, plan) for metric in compared)) for name in rows if name != HE
+        yield Grid(
+            f"{where}: mean ± standard error",
+            ("init", *(metric.title for metric in quality)),
+            [(Cell(name), *_means(quality, runs, network, name, plan)) for name in rows],
         )
+        compared = [*(metric for metric in quality if metric.better), statistics.TARGET]
+        differences = [
+            (Cell(name), *(_difference(metric, runs, network, name, plan) for metric in compared)) for name in rows if name != HE
+        ]
         if differences:
             yield Grid(f"{where}: paired difference to he", ("init", *(_change(metric, plan) for metric in compared)), differences)
-        yield Grid(f"{where}: time", ("init", *(_titled(metric, plan) for metric in statistics.TIME)), means(statistics.TIME))
+        yield Grid(
+            f"{where}: time",
+            ("init", *(_titled(metric, plan) for metric in statistics.TIME)),
+            [(Cell(name), *_means(statistics.TIME, runs, network, name, plan)) for name in rows],
+        )
 
 
 def runs_csv(runs: Sequence[Run], plan: Plan) -> str:
@@ -110,8 +111,9 @@ def summary_csv(runs: Sequence[Run], plan: Plan) -> str:
     return _csv(("network", "init", "metric", "mean", "error", "n", "difference", "difference_error", "pairs"), rows)
 
 
-def _mean(metric: Metric, value: Estimate) -> str:
-    return _number(value, f".{metric.digits}f")
+def _means(metrics: Sequence[Metric], runs: Sequence[Run], network: str, name: str, plan: Plan) -> Iterator[Cell]:
+    for metric in metrics:
+        yield Cell(_number(statistics.mean_of(metric, runs, network, name, plan.target), f".{metric.digits}f"))
 
 
 def _difference(metric: Metric, runs: Sequence[Run], network: str, name: str, plan: Plan) -> Cell:
