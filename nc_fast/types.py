@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from nc_fast.files.moments import load_moments, save_moments
-from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
+from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, empty_rows, like
 from nc_fast.inputs.labels import join_labels
-
-Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
+from nc_fast.merging import chan_merge
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +83,12 @@ class ClassMoments:
         if not np.isin(self.classes, classes).all():
             raise ValueError(f"classes: expected all of {self.classes.tolist()} among them, got {np.asarray(classes).tolist()}")
         rows = like(self.mean, np.searchsorted(classes, self.classes.astype(classes.dtype)))
-        xp = array_namespace(self.mean)
-        where = {"device": self.mean.device} if is_tensor(self.mean) else {}
-        count = xp.zeros(len(classes), dtype=xp.int64, **where)
-        mean = xp.zeros((len(classes), self.n_candidates), dtype=xp.float64, **where)
-        m2 = xp.zeros((len(classes), self.n_candidates), dtype=xp.float64, **where)
-        count[rows], mean[rows], m2[rows] = self.count, self.mean, self.m2
-        return ClassMoments(classes, count, mean, m2)
+        whole = []
+        for part in (self.count, self.mean, self.m2):
+            whole.append(empty_rows(part, len(classes)))
+            whole[-1][:] = 0
+            whole[-1][rows] = part
+        return ClassMoments(classes, *whole)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the moments to a .npz or .safetensors file, all at once: another reader sees the old file or the new one.
@@ -148,18 +145,6 @@ class ClassMoments:
             row = slice(c, c + 1)
             count, mean, m2 = chan_merge((count, mean, m2), (self.count[row], self.mean[row], self.m2[row]))
         return array_namespace(self.mean).sqrt(m2[0] / max(self.n_samples - 1, 1))
-
-
-def chan_merge(a: tuple[Array, Array, Array], b: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-    """Merge two sets of (count (C,), mean (C, M), m2 (C, M)); a count of 0 leaves the other side's bits as they are."""
-    (count_a, mean_a, m2_a), (count_b, mean_b, m2_b) = a, b
-    count = count_a + count_b
-    xp = array_namespace(mean_a)
-    share = (count_b / xp.asarray(count.clip(min=1), dtype=xp.float64))[:, None]  # torch divides integers in float32
-    # With an empty left side its mean must not enter: mean_a + (mean_b - mean_a) is not mean_b in floating point.
-    delta = mean_b - mean_a
-    mean = xp.where((count_a == 0)[:, None], mean_b, mean_a + delta * share)
-    return count, mean, m2_a + m2_b + delta * delta * (count_a[:, None] * share)
 
 
 @dataclass(frozen=True, eq=False)

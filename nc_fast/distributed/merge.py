@@ -16,7 +16,8 @@ import torch
 from nc_fast.distributed.ranks import Ranks
 from nc_fast.inputs.arrays import like
 from nc_fast.inputs.labels import LABEL_KINDS, join_labels, kind_of
-from nc_fast.types import ClassMoments, chan_merge
+from nc_fast.merging import chan_merge
+from nc_fast.types import ClassMoments
 
 DTYPE_BYTES = 16  # of a label dtype's name
 

@@ -8,6 +8,8 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+Array = Any  # numpy.ndarray or torch.Tensor; torch is optional, so its type cannot be named here
+
 
 def is_tensor(value: object) -> TypeGuard[Any]:
     """Whether ``value`` is a torch tensor (False when nobody has imported torch)."""
@@ -36,6 +38,12 @@ def as_tensor(array: np.ndarray) -> Any:
 def take_columns(array: Any, columns: np.ndarray) -> Any:
     """Return a copy of these columns, rows contiguous (NumPy's own indexing gives columns contiguous, which costs a second copy)."""
     return array[:, columns] if is_tensor(array) else array.take(columns, axis=1)
+
+
+def empty_rows(array: Any, rows: int) -> Any:
+    """Return so many rows like those of ``array``, in its library and on its device; their numbers are not set."""
+    shape = (rows, *array.shape[1:])
+    return array.new_empty(shape) if is_tensor(array) else np.empty(shape, array.dtype)
 
 
 def like(template: object, array: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace, is_tensor
+from nc_fast.inputs.arrays import empty_rows, is_tensor
 from nc_fast.inputs.labels import join_labels
 from nc_fast.types import Array
 
@@ -149,8 +149,7 @@ class _Buffer:
     """Samples of small batches, copied together: a loader may use a batch's memory again."""
 
     def __init__(self, rows: int, like_X: Array) -> None:
-        where = {"device": like_X.device} if is_tensor(like_X) else {}
-        self._X = array_namespace(like_X).empty((rows, like_X.shape[1]), dtype=like_X.dtype, **where)
+        self._X = empty_rows(like_X, rows)
         self._y: list[np.ndarray] = []
         self._filled = 0
 

@@ -7,7 +7,7 @@ import pytest
 
 import nc_fast
 from nc_fast.backends.reference import select as reference
-from nc_fast.types import chan_merge
+from nc_fast.merging import chan_merge
 
 pytest.importorskip("mpmath")
 

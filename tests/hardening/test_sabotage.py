@@ -9,8 +9,9 @@ import pytest
 import nc_fast
 from nc_fast.backends.cpu import moments as cpu_moments
 from nc_fast.backends.reference.select import select
+from nc_fast.merging import chan_merge
 from nc_fast.testing import CASES, assert_moments_match, assert_picks_follow_rules
-from nc_fast.types import Picks, chan_merge
+from nc_fast.types import Picks
 
 CASE = CASES[1]
 

@@ -14,8 +14,9 @@ import numpy as np
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.cpu import kernels
 from nc_fast.backends.cpu.tiles import Tile, converted, tiles
+from nc_fast.merging import chan_merge
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
-from nc_fast.types import ClassMoments, chan_merge
+from nc_fast.types import ClassMoments
 
 BLOCK_COLUMNS = 1024
 
