@@ -11,6 +11,7 @@ import numpy as np
 
 from nc_fast.criteria import Criterion, checked_criterion, checked_scores
 from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import Array
 from nc_fast.inputs.sources import Source
 from nc_fast.runtime.progress import Progress, reporting
 from nc_fast.screening import screened
@@ -20,7 +21,7 @@ from nc_fast.stages.campaign import campaign as compose
 from nc_fast.stages.checkpoint import checkpoint_path
 from nc_fast.stages.moments import CandidatePool, weights
 from nc_fast.stages.moments import class_moments as moments_stage
-from nc_fast.types import Array, Campaign, ClassMoments, Scores, Selection
+from nc_fast.types import Campaign, ClassMoments, Scores, Selection
 
 METHODS = ("exact", "screened")
 SHARDS = ("samples", "candidates")

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
-from nc_fast.types import Array, ClassMoments, Scores
+from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, is_tensor, like
+from nc_fast.types import ClassMoments, Scores
 
 __all__ = ["Criterion", "apply_criterion", "ib_scores"]
 

@@ -16,13 +16,13 @@ from nc_fast.distributed.candidates import pick_among_shards, score_over_ranks
 from nc_fast.distributed.merge import merge_samples, union_of_classes
 from nc_fast.distributed.ranks import Ranks
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import as_numpy, like
+from nc_fast.inputs.arrays import Array, as_numpy, like
 from nc_fast.inputs.sources import Block, Slices, Source
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.campaign import Picked, SelectionRules, Stages, picked, scored
 from nc_fast.stages.checkpoint import fingerprint
 from nc_fast.stages.moments import CandidatePool, class_moments
-from nc_fast.types import Array, ClassMoments, Picks, Scores
+from nc_fast.types import ClassMoments, Picks, Scores
 
 Prepared = tuple[CandidatePool, Source, SelectionRules]
 

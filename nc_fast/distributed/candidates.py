@@ -10,13 +10,13 @@ from nc_fast.distributed.greedy import Shard, ShardedGreedy
 from nc_fast.distributed.merge import gather_candidates
 from nc_fast.distributed.ranks import Ranks, count_selection
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace, as_numpy, is_tensor, like
+from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, is_tensor, like
 from nc_fast.quota import share_quota
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.campaign import Picked, SelectionRules
 from nc_fast.stages.moments import CandidatePool
 from nc_fast.stages.selection import eligible, fill_up_with_dead, labels_like
-from nc_fast.types import Array, ClassMoments, Scores, Selection
+from nc_fast.types import ClassMoments, Scores, Selection
 
 
 def score_over_ranks(ranks: Ranks, moments: ClassMoments, widths: list[int], alpha: float, criterion: Criterion | None) -> Scores:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import array_namespace
-from nc_fast.types import Array, ClassMoments
+from nc_fast.inputs.arrays import Array, array_namespace
+from nc_fast.types import ClassMoments
 
 
 def fisher_scores(moments: ClassMoments) -> tuple[Array, Array]:

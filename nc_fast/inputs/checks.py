@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from nc_fast.activations import ACTIVATIONS
-from nc_fast.inputs.arrays import array_namespace, as_numpy, as_tensor, is_tensor
+from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, as_tensor, is_tensor
 from nc_fast.inputs.labels import LABEL_KINDS
-from nc_fast.types import Array
 
 # Elements looked at at once, never a copy of full size: on a CPU a block in L2 cache, on a GPU one that hides the launch.
 FINITE_CHECK_ELEMENTS = {"cpu": 1 << 18, "gpu": 1 << 26}

@@ -14,9 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import empty_rows, is_tensor
+from nc_fast.inputs.arrays import Array, empty_rows, is_tensor
 from nc_fast.inputs.labels import join_labels
-from nc_fast.types import Array
 
 BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
 BLOCK_ROWS = (256, 16_384)  # at least, so that a product is worth its call; at most, the chunk of the CPU backend

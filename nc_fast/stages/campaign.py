@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
-from nc_fast.inputs.arrays import array_namespace, like
+from nc_fast.inputs.arrays import Array, array_namespace, like
 from nc_fast.inputs.sources import Source
 from nc_fast.runtime.progress import Progress, Report, reporting
 from nc_fast.stages.moments import CandidatePool, class_moments
 from nc_fast.stages.selection import select
-from nc_fast.types import Array, Campaign, Certificate, ClassMoments, Scores, Selection
+from nc_fast.types import Campaign, Certificate, ClassMoments, Scores, Selection
 
 
 @dataclass(frozen=True)

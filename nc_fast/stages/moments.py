@@ -11,11 +11,11 @@ import numpy as np
 
 from nc_fast.backends.registry import Backend, resolve
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import is_tensor, like, take_columns
+from nc_fast.inputs.arrays import Array, is_tensor, like, take_columns
 from nc_fast.inputs.sources import Batches, Block, Slices, Source, block_rows, labelled
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.checkpoint import Checkpoint, fingerprint
-from nc_fast.types import Array, ClassMoments
+from nc_fast.types import ClassMoments
 
 PRECISIONS = ("auto", "fp16", "tf32", "ieee")
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from nc_fast.backends.registry import Backend
-from nc_fast.inputs.arrays import as_numpy, like
+from nc_fast.inputs.arrays import Array, as_numpy, like
 from nc_fast.quota import share_quota
 from nc_fast.runtime.caller import warn_caller
 from nc_fast.runtime.progress import Report
-from nc_fast.types import Array, Picks, Scores, Selection
+from nc_fast.types import Picks, Scores, Selection
 
 Greedy = Callable[..., Picks]
 
