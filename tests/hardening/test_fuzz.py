@@ -10,9 +10,12 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
 
-import fuzz_strategies as fuzz
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
+import fuzz_strategies as fuzz
 import torch
 from fuzz_oracles import Activations, NullSpace, assert_documented, assert_moments, assert_scores, assert_selection
 from hypothesis import assume, given, note

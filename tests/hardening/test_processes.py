@@ -10,6 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
+pytest.importorskip("typer")
+
 import reliability
 from threadpoolctl import threadpool_limits
 

@@ -7,6 +7,9 @@ import subprocess
 import sys
 
 import pytest
+
+pytest.importorskip("typer")
+
 import reliability
 from conftest import ROOT
 

@@ -3,6 +3,9 @@
 import shutil
 
 import pytest
+
+pytest.importorskip("typer")
+
 import sanitize
 
 
