@@ -125,6 +125,8 @@ def campaign(
     """
 
     def prepare(*, empty_pool: bool = False, empty_source: bool = False) -> tuple[CandidatePool, Source, SelectionRules]:
+        checks.progress(progress)
+        checkpoint_path(checkpoint)
         pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, may_be_empty=empty_pool)
         checks.choice("method", method, METHODS if process_group is None else METHODS[:1])
         most = np.iinfo(np.int64).max if empty_pool else pool.size
@@ -136,15 +138,13 @@ def campaign(
             checks.enough_classes(rules.alpha, source.classes)
         return pool, source, rules
 
-    checks.progress(progress)
     checks.choice("shard", shard, SHARDS)
-    path = checkpoint_path(checkpoint)
     if process_group is None:
         pool, source, rules = prepare()
         stages = Stages(screen=screened if method == "screened" else None)
     else:
         pool, source, rules, stages = import_module("nc_fast.distributed").campaign_on_ranks(process_group, shard, prepare)
-    return compose(pool, source, rules, stages, progress, path)
+    return compose(pool, source, rules, stages, progress, checkpoint_path(checkpoint))
 
 
 def class_moments(
@@ -205,19 +205,19 @@ def class_moments(
     """
 
     def prepare(*, may_be_empty: bool = False) -> tuple[CandidatePool, Source]:
+        checks.progress(progress)
+        checkpoint_path(checkpoint)
         pool = CandidatePool.checked("W", W, bias, activation, backend, precision)
         if y is None:
             return pool, pool.batches(X, may_be_empty=may_be_empty)
         return pool, pool.labelled(X, y, may_be_empty=may_be_empty)
 
-    checks.progress(progress)
-    path = checkpoint_path(checkpoint)
     if process_group is None:
         (pool, source), moments = prepare(), moments_stage
     else:
         pool, source, moments = import_module("nc_fast.distributed").moments_on_ranks(process_group, prepare)
     with reporting(progress, "moments") as report:
-        return moments(pool, source, report, path)
+        return moments(pool, source, report, checkpoint_path(checkpoint))
 
 
 def select(
