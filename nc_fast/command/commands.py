@@ -147,8 +147,8 @@ def compare(
         typer.Option(
             help="An initialization, as often as needed: normal, xavier, he, orthogonal, lsuv, original, he-center, he-center-assign, "
             "campaign; options after a colon: he:gain=1.41, he:like=campaign (its scale), campaign:alpha=0.5,bias=zeros. "
-            "'all' for all. [default: he, campaign]",
-            show_default=False,
+            "'all' for all.",
+            show_default="he, campaign",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
@@ -159,7 +159,7 @@ def compare(
     target: Annotated[float, typer.Option(help="Test accuracy in percent that time is taken to.")] = 92.0,
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first epoch.")] = 50,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes. [default: one per core; one on a GPU]", show_default=False)] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core; one on a GPU")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; an interrupted comparison goes on from there.")] = Path(
         "nc_fast_compare"
     ),
