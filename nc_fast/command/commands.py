@@ -102,7 +102,8 @@ def demo(
 ) -> None:
     """Run a campaign on real data, on the NumPy reference and on the CPU backend, show what it found, and train from there."""
     from nc_fast.command.demo import Settings, picture, run, tables
-    from nc_fast.files.read import load, replacing
+    from nc_fast.files.read import load
+    from nc_fast.files.untrusted import replacing
 
     source = _source(data_dir, npz)
     settings = Settings(pool=pool, k=k, alpha=alpha, activation=activation, seed=seed)
@@ -124,7 +125,7 @@ def demo(
 
 def _train_too(dataset: Dataset, seed: int, out: Path, console: Console) -> None:
     from nc_fast.command.demo import train
-    from nc_fast.files.read import replacing
+    from nc_fast.files.untrusted import replacing
 
     with _plain_warnings(), console.status("") as status:
         try:
@@ -199,7 +200,8 @@ def select(
 ) -> None:
     """Run a campaign on the arrays of an .npz file and write the picks; under torchrun every process takes a share of X."""
     import nc_fast
-    from nc_fast.files.read import read_npz, replacing
+    from nc_fast.files.read import read_npz
+    from nc_fast.files.untrusted import replacing
 
     console = _console()
     with _plain_warnings(), torchrun.process_group() as group:

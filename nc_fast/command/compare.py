@@ -10,7 +10,7 @@ from nc_fast.compare import plots, tables
 from nc_fast.compare.plan import Plan
 from nc_fast.compare.records import Folder
 from nc_fast.compare.workers import load_data, run_plan
-from nc_fast.files.read import PathLike, replacing
+from nc_fast.files.untrusted import PathLike, replacing
 from nc_fast.runtime.progress import reporting
 
 if TYPE_CHECKING:

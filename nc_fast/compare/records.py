@@ -13,7 +13,7 @@ from typing import Any
 
 from nc_fast.compare.plan import Task
 from nc_fast.compare.training import Point, Run
-from nc_fast.files.read import replacing
+from nc_fast.files.untrusted import replacing
 
 SETTINGS, RUNS = "settings.json", "runs.jsonl"
 

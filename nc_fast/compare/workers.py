@@ -20,7 +20,8 @@ from nc_fast.compare.initializations import parse
 from nc_fast.compare.networks import TrainingData, build, prepare
 from nc_fast.compare.plan import Plan, Task
 from nc_fast.compare.training import Run, train
-from nc_fast.files.read import PathLike, load
+from nc_fast.files.read import load
+from nc_fast.files.untrusted import PathLike
 from nc_fast.runtime.progress import Report
 
 WARM_UP_SAMPLES = 200

@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from nc_fast.files.read import MAX_BYTES, MAX_QUOTED, PathLike, checked_path, listed, read_npz, readable, replacing, text_is_unicode
+from nc_fast.files.read import read_npz
+from nc_fast.files.untrusted import MAX_BYTES, MAX_QUOTED, PathLike, checked_path, listed, readable, replacing, text_is_unicode
 from nc_fast.inputs.labels import LABEL_KINDS
 
 FORMAT = "nc_fast.ClassMoments"

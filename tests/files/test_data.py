@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pytest
 
-from nc_fast.files import read
+from nc_fast.files import read, untrusted
 
 NAMES = {"train": 7, "t10k": 3}
 
@@ -374,14 +374,14 @@ def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
     path.write_bytes(b"old")
 
     def write_and_fail():
-        with read.replacing(path) as file:
+        with untrusted.replacing(path) as file:
             file.write(b"half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write_and_fail()
     assert path.read_bytes() == b"old"
-    with read.replacing(path) as file:
+    with untrusted.replacing(path) as file:
         file.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new"
@@ -390,10 +390,10 @@ def test_replacing_leaves_the_old_file_when_writing_fails(tmp_path):
 
 def test_replacing_follows_links_and_spares_devices(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    with read.replacing(tmp_path / "link") as file:
+    with untrusted.replacing(tmp_path / "link") as file:
         file.write(b"through")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").read_bytes() == b"through"
-    with read.replacing("/dev/null") as file:
+    with untrusted.replacing("/dev/null") as file:
         file.write(b"gone")
     assert not read.Path("/dev/null").is_file()
