@@ -233,7 +233,7 @@ def with_nan(name):
 
 def late(arguments):
     """A NaN that is met when the slice is read."""
-    from test_streaming import OnlySlices
+    from stream_cases import OnlySlices
 
     return {**arguments, "X": OnlySlices(with_nan("X")(arguments)["X"])}
 
@@ -388,7 +388,7 @@ def test_a_rank_that_never_comes(tmp_path):
 
 
 def checkpointed(rank, group, W, X, y, path, broken):
-    from test_streaming import StoppedError
+    from stream_cases import StoppedError
 
     from nc_fast.stages import checkpoint
 
