@@ -27,7 +27,7 @@ mutate: $(VENV)/mutate
 
 # Random inputs, 24 times as many as in the tests; then files that Atheris makes, FUZZ_SECONDS for each reader.
 fuzz: $(VENV)/test
-	NC_FAST_FUZZ_SCALE=$(FUZZ_SCALE) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/hardening/test_fuzz.py --numprocesses 2 $(PYTEST_ARGS)
+	NC_FAST_FUZZ_SCALE=$(FUZZ_SCALE) TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/hardening/test_fuzz*.py --numprocesses 2 $(PYTEST_ARGS)
 
 fuzz-readers: $(VENV)/fuzz
 	mkdir -p out

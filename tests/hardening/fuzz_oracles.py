@@ -6,6 +6,9 @@ Tolerances are a-priori bounds of the arithmetic that docs/numerics.md states, n
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -29,6 +32,17 @@ def assert_documented(error: BaseException) -> None:
     """Raise unless the error is of the one form: TypeError or ValueError, one line, argument, expected, got."""
     assert type(error) in (TypeError, ValueError), f"{type(error).__name__}: {error}"
     assert ERROR.match(str(error)), f"not of the form of errors: {error!s}"
+
+
+@contextmanager
+def unchanged(*arguments: Any) -> Iterator[None]:
+    """Numbers may overflow, with NumPy's own warning, and dead candidates be picked; inputs are the same bytes afterwards."""
+    before = [argument.snapshot() for argument in arguments]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)
+        warnings.filterwarnings("ignore", "k = .* live candidates", UserWarning)
+        yield
+    assert [argument.snapshot() for argument in arguments] == before, "an input was changed"
 
 
 class Activations:

@@ -163,6 +163,7 @@ def given_array(draw: Any, array: np.ndarray, *, tensor: bool = False, more: tup
 # --------------------------------------------------------------------------------------------------------------- numbers
 
 SEEDS = st.integers(0, 2**32 - 1)
+HOSTS = ("auto", "cpu", "reference")  # backends
 FLOATS = st.sampled_from([np.float32, np.float64])
 # Extremes of each precision: denormal, tiny, huge (squares overflow), so huge that products overflow.
 EXTREMES = {np.float32: [1e-43, 1e-30, 1e15, 3e37], np.float64: [1e-320, 1e-200, 1e140, 1e300]}

@@ -5,9 +5,7 @@ The gate runs the same examples each time; `make fuzz` runs NC_FAST_FUZZ_SCALE t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,8 +15,9 @@ pytest.importorskip("torch")
 
 import fuzz_strategies as fuzz
 import torch
-from fuzz_oracles import Activations, NullSpace, assert_documented, assert_moments, assert_scores, assert_selection
-from hypothesis import assume, given, note
+from fuzz_oracles import Activations, NullSpace, assert_documented, assert_moments, assert_scores, assert_selection, unchanged
+from fuzz_strategies import HOSTS
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import nc_fast
@@ -27,19 +26,7 @@ from nc_fast.backends.registry import BACKENDS
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.types import ClassMoments, Scores
 
-HOSTS = ("auto", "cpu", "reference")
 needs_gpu = pytest.mark.skipif(BACKENDS["gpu"].missing() is not None, reason=f"{BACKENDS['gpu'].missing()}")
-
-
-@contextmanager
-def unchanged(*arguments: fuzz.Given):
-    """Numbers may overflow, with NumPy's own warning, and dead candidates be picked; inputs are the same bytes afterwards."""
-    before = [argument.snapshot() for argument in arguments]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "(overflow|invalid value) encountered", RuntimeWarning)
-        warnings.filterwarnings("ignore", "k = .* live candidates", UserWarning)
-        yield
-    assert [argument.snapshot() for argument in arguments] == before, "an input was changed"
 
 
 def result_or_refusal(call: Callable[[], Any]) -> tuple[Any, str]:
@@ -273,77 +260,3 @@ def test_projector(data, D, M):
     lengths = np.sqrt(np.square(W.plain.astype(np.longdouble)).sum(axis=0)).astype(float)
     np.testing.assert_allclose(norms, ratios * lengths, rtol=1e-9, atol=1e-320)
     assert ratios.dtype == norms.dtype == np.float64
-
-
-# ----------------------------------------------------------------------------------------------------------- wrong things
-
-
-def assert_refused(call: Any, *args: Any, **kwargs: Any) -> None:
-    with pytest.raises((TypeError, ValueError)) as caught, unchanged():
-        call(*args, **kwargs)
-    assert_documented(caught.value)
-
-
-WRONG_OPTIONS = {
-    "k": st.sampled_from(fuzz.NOT_COUNTS),
-    "alpha": st.sampled_from(fuzz.NOT_SHARES),
-    "activation": st.sampled_from([*fuzz.NOT_NAMES, *fuzz.BAD_CALLABLES]),
-    "backend": st.sampled_from(fuzz.NOT_NAMES),
-    "method": st.sampled_from(fuzz.NOT_NAMES),
-    "precision": st.sampled_from(["fp16", *fuzz.NOT_NAMES]),
-    "criterion": st.sampled_from([3, "fisher", lambda m: None, lambda m: (m.mean[0], m.mean[0]), lambda m: (m.mean, m.count)]),
-}
-
-
-@fuzz.examples(150)
-@given(st.data(), st.sampled_from(["W_candidates", "X", "y", "bias", *WRONG_OPTIONS]), st.sampled_from(HOSTS))
-def test_campaign_refuses_what_is_wrong(data, name, backend):
-    rng = np.random.default_rng(0)
-    good = {"W_candidates": rng.normal(size=(4, 9)), "X": rng.normal(size=(12, 4)), "y": np.arange(12) % 3, "k": 3}
-    if name == "y":
-        wrong = data.draw(fuzz.wrong_labels(12))
-    elif name in WRONG_OPTIONS:
-        wrong = data.draw(WRONG_OPTIONS[name])
-    else:
-        wrong = data.draw(fuzz.wrong_array(rng.normal(size=9) if name == "bias" else good[name], numbers_are_good=name == "bias"))
-    note(f"{name} = {wrong!r}")
-    assert_refused(nc_fast.campaign, **{"backend": backend, **good, name: wrong})
-
-
-@fuzz.examples(60)
-@given(st.data(), st.sampled_from(["W", "scores", "groups", "k"]), st.sampled_from(HOSTS))
-def test_select_refuses_what_is_wrong(data, name, backend):
-    rng = np.random.default_rng(0)
-    good = {"W": rng.normal(size=(4, 9)), "scores": rng.normal(size=9), "groups": np.arange(9) % 2, "k": 3}
-    if name == "k":
-        wrong = data.draw(WRONG_OPTIONS["k"])
-    elif name == "groups":
-        wrong = data.draw(fuzz.wrong_labels(9))
-    else:
-        wrong = data.draw(fuzz.wrong_array(good[name], numbers_are_good=name == "scores"))
-    note(f"{name} = {wrong!r}")
-    assert_refused(nc_fast.select, **{**good, name: wrong}, backend=backend)
-
-
-@fuzz.examples(40)
-@given(st.data(), st.booleans(), st.booleans())
-def test_batches_refuse_what_is_wrong(data, wrong_X, first):
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(12, 4)), np.arange(12) % 3
-    bad = (data.draw(fuzz.wrong_array(X)), y) if wrong_X else (X, data.draw(fuzz.wrong_labels(12)))
-    bad = data.draw(st.sampled_from([bad, bad, bad, None, X[0, 0], (X,), (X, y, y), "ab", {}]))
-    assert_refused(nc_fast.class_moments, rng.normal(size=(4, 9)), [bad] if first else [(X, y), bad])
-
-
-@fuzz.examples(40)
-@given(st.data())
-def test_projector_refuses_what_is_wrong(data):
-    projector = nc_fast.NullSpaceProjector(4)
-    for dim in [*fuzz.NOT_COUNTS[:1], -(10**30), 10**30]:
-        assert_refused(nc_fast.NullSpaceProjector, dim)
-    W = np.random.default_rng(0).normal(size=(4, 9))
-    assert_refused(projector.add, data.draw(fuzz.wrong_array(W[:, 0])))
-    wrong = data.draw(fuzz.wrong_array(W))
-    assume(getattr(wrong, "shape", ()) != (4, 0))  # no vectors: no ratios
-    assert_refused(projector.ratios, wrong)
-    assert (projector.rank, projector.ratios(W).tolist()) == (0, [1.0] * 9)
