@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_projector import layouts
+from projector_cases import layouts
 
 from nc_fast._projector import greedy_select, simd_level
 from nc_fast.backends.cpu.select import select

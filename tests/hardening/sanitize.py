@@ -33,8 +33,8 @@ MEMCHECK = ["valgrind", "--quiet", "--error-exitcode=9", "--leak-check=full", "-
 DEFECTS = {"address": ["overrun", "overflow", "leak"], "thread": ["race"], "memcheck": ["overrun", "uninitialised", "leak"]}
 # ThreadSanitizer slows what it watches tenfold: the files in which threads meet the extension.
 TESTS = {
-    "address": ["projector", "select_cpu_engine", "select", "campaign", "moments", "threads", "golden"],
-    "thread": ["projector", "select_cpu_engine", "threads"],
+    "address": ["projector", "projector_object", "select_cpu_engine", "select", "campaign", "moments", "threads", "golden"],
+    "thread": ["projector", "projector_object", "select_cpu_engine", "threads"],
 }
 # Python itself leaks at exit and is not instrumented.
 OPTIONS = {"ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "ignore_noninstrumented_modules=1"}
