@@ -9,6 +9,7 @@ pytest.importorskip("sklearn")
 
 import torch
 from sklearn.datasets import load_digits
+from torch import nn
 
 
 @cache
@@ -25,6 +26,14 @@ def blobs(*shape, n=120):
     size = torch.Size(shape).numel()
     X = torch.randn(n, size, generator=generator) + 2 * torch.randn(3, size, generator=generator)[y]
     return X.reshape(n, *shape), y
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def net(classes=3, bias=True):
+    return nn.Sequential(nn.Linear(6, 7, bias=bias), nn.ReLU(), nn.Linear(7, classes))
 
 
 @contextmanager

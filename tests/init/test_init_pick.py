@@ -1,7 +1,6 @@
 """What is picked, how it is scored, and in which order it is installed."""
 
 import importlib
-import json
 from itertools import permutations
 
 import numpy as np
@@ -12,21 +11,13 @@ pytest.importorskip("torch")
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from init_cases import blobs
+from init_cases import blobs, net, seeded
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import nc_fast
 from nc_fast.init import campaign_, fisher_scores
 from nc_fast.init.pick import assign, deal, output_of_class
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def net(classes=3, bias=True):
-    return nn.Sequential(nn.Linear(6, 7, bias=bias), nn.ReLU(), nn.Linear(7, classes))
 
 
 @pytest.mark.parametrize("bias", ["center", "zeros", 0.3])
@@ -210,59 +201,6 @@ def test_by_class_off_leaves_outputs_unassigned():
     hidden = torch.relu(model[0](X)).detach()
     expected = nc_fast.campaign(pool.T, hidden, y, 3, bias=-(pool @ hidden.mean(0)), activation="identity", alpha=0.0, by_class=False)
     assert sorted(report["2"].picks) == sorted(expected.indices.tolist())
-
-
-def test_dead_picks_are_reported():
-    X, y = blobs(6)
-    report = campaign_(net(), (X, y), candidates={"0": torch.cat([torch.randn(4, 6), torch.zeros(5, 6)])})
-    assert report["0"].notes == ("3 of its neurons say nothing about the data: the pool had no more that do",)
-    assert report["0"].after.dead == pytest.approx(3 / 7)
-
-
-def test_the_report_prints_and_converts():
-    X, y = blobs(6)
-    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3), nn.Embedding(2, 2))
-    model[3].forward = lambda x: x
-    report = campaign_(model, (X, y), generator=seeded())
-    lines = str(report).splitlines()
-    assert lines[0].split()[:5] == ["layer", "kind", "activation", "alpha", "picks"]
-    assert lines[2].split()[:7] == ["0", "Linear", "relu", "1.00", "7", "of", "70"]
-    assert "120 samples of 3 classes" in str(report)
-    assert "! 3: kept as it was; campaigns know Linear" in str(report)
-    plain = json.loads(json.dumps(report.to_dict()))
-    assert plain["layers"][0]["picks"] == list(report["0"].picks)
-    assert plain["layers"][1]["after"]["std"] == report["2"].after.std
-    assert plain["samples"] == 120
-    with pytest.raises(KeyError, match="not among the initialized layers"):
-        report["nowhere"]
-
-
-def test_a_jump_of_the_signal_is_a_warning():
-    X, y = blobs(6)
-    model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
-    report = campaign_(model, (X, y), candidates={"2": 50 * torch.randn(30, 7)})
-    assert any(warning.startswith("2: pre-activation std is") for warning in report.warnings)
-
-
-def test_before_is_the_model_as_it_was_given():
-    X, y = blobs(6)
-    model = net()
-    with torch.no_grad():
-        model[0].bias.fill_(-100)
-        std, mean = torch.std_mean(model[0](X), correction=0)
-    report = campaign_(model, (X, y))
-    assert report["0"].before.mean == pytest.approx(float(mean), rel=1e-4)
-    assert report["0"].before.std == pytest.approx(float(std), rel=1e-3)
-    assert report["0"].before.dead == 1
-    assert report["2"].before.std < 1
-    assert report["0"].after.dead == 0
-
-
-def test_progress_counts_layers():
-    X, y = blobs(6)
-    seen = []
-    campaign_(net(), (X, y), progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
 
 
 @pytest.fixture
