@@ -11,8 +11,9 @@ from time import perf_counter
 from typing import Any
 
 import pytest
+from environment import environment
 from inputs import DataMissingError
-from setups import Contender, environment
+from setups import Contender
 from sizes import Size
 
 TURNS = 3

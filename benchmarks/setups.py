@@ -5,25 +5,21 @@ A contender is a call without arguments and a check of its result; what it was b
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import original
-import scipy
 import scipy.linalg
 import scipy.stats
 import torch
+from environment import blas_threads
 from inputs import inputs
 from sizes import Size
-from threadpoolctl import ThreadpoolController, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 import nc_fast
 from nc_fast.activations import ACTIVATIONS
@@ -247,44 +243,6 @@ def expected_picks(size: Size) -> np.ndarray:
 def expected_campaign(size: Size) -> np.ndarray:
     given = inputs(size)
     return nc_fast.campaign(given.W, given.X, given.y, size.k, backend="reference").indices
-
-
-def blas_threads() -> int:
-    return max((library["num_threads"] for library in ThreadpoolController().select(user_api="blas").info()), default=1)
-
-
-@lru_cache(maxsize=1)
-def environment() -> dict[str, Any]:
-    """Return the device and the versions a number belongs to; no host names."""
-    blas = [f"{library['internal_api']} {library['version']}" for library in ThreadpoolController().select(user_api="blas").info()]
-    return {
-        "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "blas_threads": blas_threads(),
-        "torch_threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "blas": ", ".join(sorted(set(blas))),
-        "scipy": scipy.__version__,
-        "torch": torch.__version__,
-        "nc_fast": nc_fast.__version__,
-        "commit": commit(),
-    }
-
-
-def cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    numbers = f", family {fields['cpu family']} model {fields['model']}" if "cpu family" in fields else ""
-    return fields.get("model name", platform.processor()) + numbers
-
-
-def commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 LIBRARIES = ("NumPy", "torch")
