@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 SCALE = int(os.environ.get("NC_FAST_FUZZ_SCALE", "1"))  # `make fuzz` raises it; at 1 the examples are always the same ones
+HOSTS = ("auto", "cpu", "reference")  # backends of every machine
 
 
 def examples(count: int) -> Callable[[Any], Any]:
@@ -163,7 +164,6 @@ def given_array(draw: Any, array: np.ndarray, *, tensor: bool = False, more: tup
 # --------------------------------------------------------------------------------------------------------------- numbers
 
 SEEDS = st.integers(0, 2**32 - 1)
-HOSTS = ("auto", "cpu", "reference")  # backends
 FLOATS = st.sampled_from([np.float32, np.float64])
 # Extremes of each precision: denormal, tiny, huge (squares overflow), so huge that products overflow.
 EXTREMES = {np.float32: [1e-43, 1e-30, 1e15, 3e37], np.float64: [1e-320, 1e-200, 1e140, 1e300]}
