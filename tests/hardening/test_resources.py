@@ -68,7 +68,7 @@ def test_ctrl_c_at_random_moments(name):
 
 def test_ctrl_c_while_blas_is_set_or_restored(monkeypatch):
     """At every call into the BLAS controllers that a call makes, one after the other."""
-    library_type = type(threads._blas().lib_controllers[0])
+    library_type = type(threads._blas_libraries()[0])
     set_num_threads, before = library_type.set_num_threads, reliability.blas_threads()
     interrupted, number = 0, -1
     while interrupted == number + 1:
@@ -111,12 +111,20 @@ def test_without_threads_to_be_had_the_calling_thread_does_the_work(monkeypatch)
 
 def test_workers_that_never_begin_are_stood_in_for(monkeypatch):
     monkeypatch.setattr(threads, "IDLE_S", 0.01)
-    monkeypatch.setattr(threads._Worker, "_run", lambda self: None)
+    monkeypatch.setattr(threads._Workers, "_run", lambda self: None)
     assert list(ordered_map(lambda item, stop: item * item, range(20), threads=2)) == [item * item for item in range(20)]
 
 
-def test_a_call_lost_with_its_worker_is_a_memory_error(monkeypatch):
-    monkeypatch.setattr(threads, "IDLE_S", 0.01)
-    monkeypatch.setattr(threads._Worker, "_run", lambda self: self._calls.get())
+@pytest.mark.parametrize("lost", [{0}, {1}, {0, 1}])
+def test_a_call_lost_with_its_worker_is_a_memory_error(monkeypatch, lost):
+    """Also where another worker lives on."""
+    run, numbers = threads._Call.run, iter(range(10))
+
+    def no_frame(self):
+        if next(numbers) in lost:
+            raise MemoryError
+        run(self)
+
+    monkeypatch.setattr(threads._Call, "run", no_frame)
     with pytest.raises(MemoryError, match="worker thread"):
-        list(ordered_map(lambda item, stop: item, range(1), threads=2))
+        list(ordered_map(lambda item, stop: item, range(2), threads=2))

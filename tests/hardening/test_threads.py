@@ -1,10 +1,12 @@
 """Any number of threads gives the same bits; the process is left as it was; calls at once and Ctrl-C are safe."""
 
+import gc
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -109,6 +111,25 @@ def test_an_error_in_a_worker_reaches_the_caller_and_stops_the_rest():
     with pytest.raises(KeyError, match="3"):
         list(ordered_map(work, range(1000), threads=2))
     assert len(started) < 20
+
+
+def test_an_error_in_a_worker_keeps_no_arrays_alive():
+    arrays = []
+
+    def work(item, stop):
+        array = np.ones(item)
+        arrays.append(weakref.ref(array))
+        raise KeyError(item)
+
+    gc.disable()
+    try:
+        with pytest.raises(KeyError) as raised:
+            list(ordered_map(work, range(5), threads=2))
+        assert arrays
+        del raised
+        assert [array() for array in arrays] == [None] * len(arrays)
+    finally:
+        gc.enable()
 
 
 def test_order_is_kept_whoever_finishes_first():
