@@ -31,6 +31,10 @@ def process_group() -> Iterator[Any]:
     import torch
     import torch.distributed as dist
 
+    if torch.__version__ < "2.9":  # 2.4 hung now and then: it ends a group with the GIL held, waiting for a thread that wants it
+        error = ValueError(f"torch: expected 2.9 or later under torchrun, got {torch.__version__}")
+        error.on_every_rank = True  # type: ignore[attr-defined]
+        raise error
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     dist.init_process_group("gloo")
