@@ -129,19 +129,12 @@ def ordered_map(function: Callable[[Item, Stop], Result], items: Iterable[Item],
     is set and running calls are waited for; ``function`` looks at it often.
     """
     workers = _Workers()
-    pending: deque[_Call[Result]] = deque()
     try:
         if threads == 1 or not workers.start(threads):
             for item in items:
                 yield function(item, workers.stop)
-            return
-        for item in items:
-            pending.append(_Call(partial(function, item, workers.stop)))
-            workers.calls.put(pending[-1])
-            if len(pending) > threads:
-                yield workers.result(pending.popleft())
-        while pending:
-            yield workers.result(pending.popleft())
+        else:  # a generator of its own: Python 3.12 and 3.13 leave the jump back of a loop that ends in an ``if`` out of the ``try``
+            yield from workers.results((partial(function, item, workers.stop) for item in items), most=threads + 1)
     finally:
         try:
             workers.end()
@@ -201,7 +194,18 @@ class _Workers:
             self._running.pop()
             self._news.put(None)
 
-    def result(self, call: _Call[Result]) -> Result:
+    def results(self, functions: Iterable[Callable[[], Result]], most: int) -> Iterator[Result]:
+        """Have the functions called, that many ahead at most; yield their results in order."""
+        pending: deque[_Call[Result]] = deque()
+        for function in functions:
+            pending.append(_Call(function))
+            self.calls.put(pending[-1])
+            if len(pending) == most:
+                yield self._result(pending.popleft())
+        while pending:
+            yield self._result(pending.popleft())
+
+    def _result(self, call: _Call[Result]) -> Result:
         while not call.done:
             self._wait()
             if self._out_of_memory:

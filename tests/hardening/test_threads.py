@@ -1,5 +1,6 @@
 """Any number of threads gives the same bits; the process is left as it was; calls at once and Ctrl-C are safe."""
 
+import dis
 import gc
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import nc_fast
 from nc_fast.runtime import threads
-from nc_fast.runtime.threads import ordered_map, thread_count
+from nc_fast.runtime.threads import Stop, ordered_map, thread_count
 from nc_fast.testing import CASES
 
 
@@ -138,6 +139,39 @@ def test_order_is_kept_whoever_finishes_first():
         return item
 
     assert list(ordered_map(work, range(30), threads=4)) == list(range(30))
+
+
+def test_ctrl_c_wherever_a_loop_goes_on(monkeypatch):
+    """Python looks for signals there, and leaves some of these jumps out of the ``try`` that they stand in."""
+    stops, interrupted, number, tracer = [], 0, -1, sys.gettrace()
+    monkeypatch.setattr(threads, "Stop", lambda: stops.append(Stop()) or stops[-1])
+    while interrupted == number + 1:
+        number += 1
+        seen = iter(range(1000))
+
+        def trace(frame, event, _, number=number, seen=seen):
+            if frame.f_code.co_filename != threads.__file__:
+                return None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and frame.f_lasti in jumps_back(frame.f_code) and next(seen) == number:
+                raise KeyboardInterrupt
+            return trace
+
+        try:
+            sys.settrace(trace)
+            for _ in ordered_map(lambda item, stop: item, range(6), threads=2):
+                pass
+        except KeyboardInterrupt:
+            interrupted += 1
+        finally:
+            sys.settrace(tracer)
+        assert stops[-1].is_set()
+    assert interrupted >= 6
+
+
+def jumps_back(code):
+    instructions = dis.get_instructions(code)
+    return {i.offset for i in instructions if "JUMP" in i.opname and "NO_INTERRUPT" not in i.opname and i.argval < i.offset}
 
 
 SCRIPT = """
