@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from nc_fast.tolerances import RANK_TOLERANCE, least_tied
 from nc_fast.types import Picks
@@ -85,15 +86,16 @@ class Span:
         self._basis = np.column_stack([self._basis, q])
 
 
-def unit_columns(W: np.ndarray) -> np.ndarray:
-    """Return the columns of W in float64 at length 1; a zero column stays zero."""
-    W = W.astype(np.float64)
-    W /= np.maximum(np.abs(W).max(axis=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
-    units: np.ndarray = W / np.maximum(np.linalg.norm(W, axis=0), np.finfo(np.float64).tiny)
+def unit_columns(W: np.ndarray, dtype: npt.DTypeLike = np.float64) -> np.ndarray:
+    """Return the columns of W at length 1; a zero column stays zero."""
+    W = W.astype(dtype)
+    tiny = np.finfo(W.dtype).tiny
+    W /= np.maximum(np.abs(W).max(axis=0), tiny)  # squares neither over- nor underflow
+    units: np.ndarray = W / np.maximum(np.linalg.norm(W, axis=0), tiny)
     return units
 
 
 def gain(score: np.ndarray, ratio: np.ndarray) -> np.ndarray:
-    """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0)."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    """Return score * ratio where score >= 0, else score / ratio (-inf at ratio 0); the two broadcast."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # mostly where the product counts, not the quotient
         return np.asarray(np.where(score >= 0, score * ratio, score / ratio))
