@@ -77,7 +77,7 @@ def identity(fashion: Path = FASHION, out: Path | None = None, data: Annotated[s
                     c = found.certificate
                     runs.append(
                         {"data": name, "seed": seed, "k": k, "alpha": alpha, "missing": missing, "moved": moved, "shortlist": c.shortlist}
-                        | {"audit": c.audit, "probability": c.probability, "weights": c.weights, "reason": c.reason}
+                        | {"audit": c.audit, "probability": c.probability, "weights_risk": c.weights_risk, "reason": c.reason}
                     )
                     print(runs[-1], flush=True)
     if out:
@@ -127,7 +127,7 @@ def honesty(problems: int = 200, out: Path | None = None) -> None:
             c = found.certificate
             runs.append({"seed": seed, "kind": kind, "activation": activation, "k": k, "alpha": alpha, "by_class": by_class})
             runs[-1] |= {"missing": missing, "moved": moved, "probability": c.probability, "known": c.shortlist + c.audit}
-            runs[-1] |= {"left_out": c.left_out, "weights": c.weights, "quota": c.quota}
+            runs[-1] |= {"exclusion_risk": c.exclusion_risk, "weights_risk": c.weights_risk, "quota_risk": c.quota_risk}
             if missing or c.probability > 0.1:
                 print(runs[-1], flush=True)
     if out:

@@ -230,9 +230,9 @@ class Certificate:
     surrogate : what the others' moments were estimated by.
     error_quantiles : share -> the score error that this share of the candidates stays below, in units of the typical score.
     class_error : share of the candidates known exactly whose class the surrogate had wrong.
-    left_out : probability that a candidate left out would have been picked.
-    weights : probability that the error of the score's pool-wide constants changes who is picked.
-    quota : probability that the error of the groups' sizes changes how k is shared.
+    exclusion_risk : probability that a candidate left out would have been picked.
+    weights_risk : probability that the error of the score's pool-wide constants changes who is picked.
+    quota_risk : probability that the error of the groups' sizes changes how k is shared.
     probability : of any of the three: that the exact method picks somebody else. The order within a group is not covered:
         near ties may change places.
     rounds : how often the shortlist was looked over.
@@ -245,9 +245,9 @@ class Certificate:
     surrogate: str
     error_quantiles: dict[float, float]
     class_error: float
-    left_out: float
-    weights: float
-    quota: float
+    exclusion_risk: float
+    weights_risk: float
+    quota_risk: float
     probability: float
     rounds: int
     reason: str = ""
@@ -270,8 +270,8 @@ class Certificate:
         return (
             f"Of {self.pool} candidates {self.shortlist} were shortlisted and {self.audit} audited at random: {share:.1%} were scored "
             f"exactly, the rest by a surrogate ({self.surrogate}). The exact method would pick other neurons with probability "
-            f"{self.probability:.2%}: {self.left_out:.2%} that one left out belongs in, {self.weights:.2%} for the estimated constants of "
-            f"the score, {self.quota:.2%} for the sizes of the groups. The order of near ties may differ."
+            f"{self.probability:.2%}: {self.exclusion_risk:.2%} that one left out belongs in, {self.weights_risk:.2%} for the estimated "
+            f"constants of the score, {self.quota_risk:.2%} for the sizes of the groups. The order of near ties may differ."
         )
 
 

@@ -12,13 +12,13 @@ from nc_fast.inputs.arrays import like
 from nc_fast.inputs.sources import Block, Source
 from nc_fast.runtime.progress import Report
 from nc_fast.runtime.threads import single_threaded_blas
-from nc_fast.screening.problem import Problem, problem
+from nc_fast.screening.problem import ScreeningProblem, problem
 from nc_fast.screening.screen import screen
 from nc_fast.stages.campaign import SelectionRules
 from nc_fast.stages.moments import CandidatePool
 from nc_fast.types import Certificate, Scores
 
-__all__ = ["Problem", "problem", "screen", "screened"]
+__all__ = ["ScreeningProblem", "problem", "screen", "screened"]
 
 
 def screened(

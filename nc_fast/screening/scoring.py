@@ -76,17 +76,10 @@ def relative_weights(totals: Totals, alpha: float, draws: np.ndarray) -> np.ndar
 
 
 def estimate_totals(exact: np.ndarray, surrogate: np.ndarray, rest: np.ndarray, audit: np.ndarray) -> Totals:
-    """Estimate the pool's totals.
+    """Estimate the pool's totals from exact measures (3, M), read where known, and a surrogate's.
 
-    Outside of ``rest`` every candidate is known. Within, ``audit`` is a random sample of known ones: the surrogate's totals
-    are corrected by regression on it (a difference estimator where it is small).
-
-    Parameters
-    ----------
-    exact : (3, M) measures, read where known.
-    surrogate : (3, M) surrogate measures.
-    rest : (M,) bool.
-    audit : (n,) columns within rest.
+    Outside of ``rest`` (M,) bool every candidate is known. Within, the columns ``audit`` are a random sample of known ones: the
+    surrogate's totals are corrected by regression on it (a difference estimator where it is small).
     """
     fixed = products(exact[:, ~rest]).sum(axis=1)
     size, n = int(rest.sum()), len(audit)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 from math import pi, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from nc_fast.activations import ACTIVATIONS, LEAKY_SLOPE
-from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
+from nc_fast.runtime.threads import Stop, Stopped, ordered_map, thread_count
 from nc_fast.types import ClassMoments
 
 Activation = str | Callable[[Any], Any]
@@ -33,6 +33,9 @@ BLOCK_COLUMNS = 512
 SLAB_COLUMNS = 16 * BLOCK_COLUMNS
 QUADRATURE_NODES = 20
 SUBSAMPLE_ROWS = 1500
+NODE_FLOPS = 60  # of an activation at a quadrature node
+CLOSED_FORM_FLOPS = 300
+FIXED_FLOPS = 2e10  # the time of what screening does whatever the pool, a tenth of a second or two
 CDF_ARGUMENT = 0.2316419
 CDF_SERIES = (1.330274429, -1.821255978, 1.781477937, -0.356563782, 0.319381530)
 LINEAR_PLUS_RELU = {"identity": (1.0, 0.0), "relu": (0.0, 1.0), "leaky_relu": (LEAKY_SLOPE, 1 - LEAKY_SLOPE)}
@@ -45,74 +48,51 @@ class GaussianMixture:
     A projection of high-dimensional data is nearly normal within a component (central limit theorem), so a candidate's
     pre-activation has a known mean and variance per component, and the activation's moments follow in closed form
     (identity, relu, leaky_relu) or by Gauss-Hermite quadrature.
-
-    Attributes
-    ----------
-    basis : (D, r), orthonormal.
-    means : (P, D), component means.
-    factors : (P, q, r), ``factors[p].T @ factors[p]`` is the leading part of the covariance within the basis.
-    residual : (P, D), what the factors leave of each feature's variance.
-    share : (P,), the component's part of its class.
-    first : (C,), each class's first component.
     """
 
-    basis: np.ndarray
-    means: np.ndarray
-    factors: np.ndarray
-    residual: np.ndarray
-    share: np.ndarray
-    first: np.ndarray
-    classes: np.ndarray
-    count: np.ndarray
+    basis: np.ndarray  # (D, r), orthonormal
+    means: np.ndarray  # (P, D), component means
+    factors: np.ndarray  # (P, q, r): factors[p].T @ factors[p] is the leading part of the covariance within the basis
+    residual: np.ndarray  # (P, D), what the factors leave of each feature's variance
+    share: np.ndarray  # (P,), the component's part of its class
+    first: np.ndarray  # (C,), each class's first component
+    classes: np.ndarray  # (C,) labels
+    count: np.ndarray  # (C,), samples
 
-    @single_threaded_blas
     def moments(self, W: np.ndarray, bias: np.ndarray, activation: Activation) -> ClassMoments:
         """Return the surrogate moments of the columns of W."""
-        M = W.shape[1]
+        M, dtype = W.shape[1], self.basis.dtype
+        P, q, r = self.factors.shape
         mean, m2 = np.empty((2, len(self.classes), M))
+        directions = np.concatenate([self.basis.T, self.means])  # (r + P, D): one product is faster than two narrow ones
 
         def slab(first: int, stop: Stop) -> None:
+            # What is allocated anew for every block costs more in page faults than in arithmetic.
+            square, inside = (np.empty((rows, BLOCK_COLUMNS), dtype) for rows in (len(self.basis), P * q))
             last = min(first + SLAB_COLUMNS, M)
-            space = _Space.of(self)
             for start in range(first, last, BLOCK_COLUMNS):
                 if stop.is_set():
                     raise Stopped
                 where = slice(start, min(start + BLOCK_COLUMNS, last))
-                mean[:, where], variance = self._block(W[:, where], bias[where], activation, space)
+                n = where.stop - start
+                w = W[:, where].astype(dtype, copy=False)
+                product = directions @ w
+                within = np.matmul(self.factors.reshape(P * q, r), product[:r], out=inside[:, :n]).reshape(P, q, n)
+                variance = np.einsum("pqm,pqm->pm", within, within) + self.residual @ np.square(w, out=square[:, :n])
+                mean[:, where], variance = self._of_classes(*activated(product[r:] + bias[where].astype(dtype), variance, activation))
                 np.multiply(variance, self.count[:, None], out=m2[:, where])
 
         for _ in ordered_map(slab, range(0, M, SLAB_COLUMNS), thread_count()):
             pass
         return ClassMoments(self.classes, self.count, mean, m2)
 
-    def _block(self, W: np.ndarray, bias: np.ndarray, activation: Activation, space: _Space) -> tuple[np.ndarray, np.ndarray]:
-        n = W.shape[1]
-        square, inside = space.square[:, :n], space.inside[:, :n]
-        w = W.astype(square.dtype, copy=False)
-        P, q, r = self.factors.shape
-        product = space.directions @ w
-        inside = np.matmul(self.factors.reshape(P * q, r), product[:r], out=inside).reshape(P, q, n)
-        variance = np.einsum("pqm,pqm->pm", inside, inside) + self.residual @ np.square(w, out=square)
-        mean, variance = activated(product[r:] + bias.astype(w.dtype), variance, activation)
+    def _of_classes(self, mean: np.ndarray, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return mean and variance (C, n) of the classes from those of their components (P, n), by the law of total variance."""
         share = self.share[:, None]
         class_mean = np.add.reduceat(share * mean, self.first, axis=0)
-        owner = np.repeat(np.arange(len(self.first)), np.diff(np.append(self.first, P)))
+        owner = np.repeat(np.arange(len(self.first)), np.diff(np.append(self.first, len(mean))))
         shift = mean - class_mean[owner]
         return class_mean, np.add.reduceat(share * (variance + shift * shift), self.first, axis=0)
-
-
-class _Space(NamedTuple):
-    """A thread's arrays for one block: what is allocated anew for every block costs more in page faults than in arithmetic."""
-
-    directions: np.ndarray  # (r + P, D), basis and means: one product is faster than two narrow ones
-    square: np.ndarray  # (D, n)
-    inside: np.ndarray  # (P * q, n)
-
-    @classmethod
-    def of(cls, mixture: GaussianMixture) -> _Space:
-        P, q, _ = mixture.factors.shape
-        arrays = (np.empty((rows, BLOCK_COLUMNS), mixture.basis.dtype) for rows in (len(mixture.basis), P * q))
-        return cls(np.concatenate([mixture.basis.T, mixture.means]), *arrays)
 
 
 def activated(mean: np.ndarray, variance: np.ndarray, activation: Activation) -> tuple[np.ndarray, np.ndarray]:
@@ -163,16 +143,10 @@ def _normal_cdf(t: np.ndarray, pdf: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(t > 0, 1 - tail, tail))
 
 
-@single_threaded_blas
 def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: Any, rng: np.random.Generator) -> GaussianMixture:
     """Fit the mixture: principal subspace of a subsample, components by halving each class along its leading direction.
 
-    Parameters
-    ----------
-    X : (N, D) floating or integer; read in tiles.
-    codes : (N,) int64, index into ``classes``.
-    classes : (C,) labels.
-    dtype : of the weights that will be asked about.
+    X (N, D), floating or integer, is read in tiles; ``dtype`` is that of the weights that will be asked about.
     """
     count = np.bincount(codes, minlength=len(classes))
     rows = stratified_rows(codes, len(classes), FIT_ROWS, rng)
@@ -182,7 +156,8 @@ def fit_mixture(X: np.ndarray, codes: np.ndarray, classes: np.ndarray, dtype: An
     def of_class(c: int, stop: Stop) -> list[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
         """Return rows, mean, factors and residual variances of each of its components."""
         mine = np.flatnonzero(codes[rows] == c)
-        return [component(part, stop) for part in _halved(mine, projected, _components(len(mine)))]
+        halvings = int(np.log2(np.clip(len(mine) // ROWS_PER_COMPONENT, 1, MAX_COMPONENTS)))
+        return [component(part, stop) for part in _halved(mine, projected, halvings)]
 
     def component(mine: np.ndarray, stop: Stop) -> tuple[int, np.ndarray, np.ndarray, np.ndarray]:
         total, squares = np.zeros((2, X.shape[1]))
@@ -219,9 +194,7 @@ def _class_means(X: np.ndarray, codes: np.ndarray, n_classes: int, dtype: Any) -
         return np.asarray(of_class @ X[tile].astype(dtype, copy=False))
 
     tiles = (slice(first, first + TILE_ROWS) for first in range(0, len(X), TILE_ROWS))
-    total = np.zeros((n_classes, X.shape[1]))
-    for part in ordered_map(sums, tiles, thread_count()):
-        total += part
+    total = sum(ordered_map(sums, tiles, thread_count()), np.zeros((n_classes, X.shape[1])))
     return np.asarray(total / np.bincount(codes, minlength=n_classes)[:, None])
 
 
@@ -242,13 +215,6 @@ def rescaled(moments: ClassMoments, count: np.ndarray) -> ClassMoments:
     """Return a subsample's moments as estimates of the moments of ``count`` samples per class."""
     factor = np.maximum(count - 1, 0) / np.maximum(moments.count - 1, 1)
     return ClassMoments(moments.classes, count, moments.mean, moments.m2 * factor[:, None])
-
-
-def _components(rows: int) -> int:
-    number = 1
-    while number < MAX_COMPONENTS and rows >= 2 * number * ROWS_PER_COMPONENT:
-        number *= 2
-    return number
 
 
 def _principal(sample: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -272,16 +238,27 @@ def _principal(sample: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
     return centre, np.ascontiguousarray(basis @ vectors[:, ::-1][:, :rank])
 
 
-def _halved(mine: np.ndarray, projected: np.ndarray, parts: int) -> list[np.ndarray]:
-    if parts == 1:
+def _halved(mine: np.ndarray, projected: np.ndarray, halvings: int) -> list[np.ndarray]:
+    """Return parts of these rows, halved so many times along their leading direction, or fewer where a half gets too small."""
+    if halvings == 0:
         return [mine]
     own = projected[mine] - projected[mine].mean(axis=0)
     along = own @ np.linalg.eigh(own.T @ own)[1][:, -1]
     halves = mine[along <= 0], mine[along > 0]
     if min(map(len, halves)) < ROWS_PER_COMPONENT:
         return [mine]
-    return [part for half in halves for part in _halved(half, projected, parts // 2)]
+    return [part for half in halves for part in _halved(half, projected, halvings - 1)]
 
 
 def _tiles(rows: np.ndarray) -> list[np.ndarray]:
     return [rows[first : first + TILE_ROWS] for first in range(0, len(rows), TILE_ROWS)]
+
+
+def mixture_cost(N: int, D: int, M: int, count: np.ndarray, activation: Activation) -> float:
+    """Return what fitting and asking the mixture, and looking at the pool, cost in exact columns."""
+    rank = min(MAX_RANK, D)
+    components = int(np.clip(count // ROWS_PER_COMPONENT, 1, MAX_COMPONENTS).sum())
+    elementwise = CLOSED_FORM_FLOPS if activation in LINEAR_PLUS_RELU else QUADRATURE_NODES * NODE_FLOPS
+    fit = 2 * N * D * len(count) + 3 * min(N, FIT_ROWS) * D * rank
+    ask = M * (2 * D * (rank + 2 * components) + components * (2 * FACTORS * rank + elementwise))
+    return float((FIXED_FLOPS + fit + ask) / (N * (2 * D + NODE_FLOPS)))

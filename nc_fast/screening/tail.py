@@ -9,20 +9,15 @@ import numpy as np
 TAIL_SHARE = 0.15  # of the errors are the tail that the generalized Pareto distribution is fitted to
 LIGHTEST_SHAPE, HEAVIEST_SHAPE = 0.0, 0.5  # a normal tail measures -0.12 here; but no sample shows that there is no heavier one
 SCALE_FLOOR = 0.2  # of the median scale: no error is believed to be known better
+SMALLEST_SCALE = 1e-140  # stands for 0: what is divided by two such scales still does not overflow
 
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """Upper tail of a distribution: empirical, and beyond the upper 15 % generalized Pareto (peaks over threshold).
+    """Upper tail of a distribution: empirical, and beyond the upper 15 % generalized Pareto (peaks over threshold)."""
 
-    Attributes
-    ----------
-    ordered : (n,), the errors, ascending.
-    threshold, scale, shape : of the generalized Pareto tail.
-    """
-
-    ordered: np.ndarray
-    threshold: float
+    ordered: np.ndarray  # (n,), the errors, ascending
+    threshold: float  # where the generalized Pareto tail begins
     scale: float
     shape: float
 
@@ -41,7 +36,7 @@ class Tail:
             estimate = 2 - mean / (mean - 2 * weighted)
             shape = float(np.clip(estimate, LIGHTEST_SHAPE, HEAVIEST_SHAPE))
             scale = mean * (1 - shape)
-        return Tail(ordered, threshold, max(scale, np.finfo(np.float64).tiny), shape)
+        return Tail(ordered, threshold, max(scale, SMALLEST_SCALE), shape)
 
     def exceeds(self, x: np.ndarray) -> np.ndarray:
         """Return the probability that an error exceeds x, with the (n + 1) correction of a conformal bound."""
@@ -75,4 +70,4 @@ def regress(features: np.ndarray, target: np.ndarray, known: np.ndarray) -> tupl
     prediction = coefficients @ features
     residual = np.abs(target - prediction[known]) * np.sqrt(len(known) / max(len(known) - len(features), 1))
     spread = np.linalg.solve(own @ own.T + penalty, own @ residual) @ features
-    return prediction, np.maximum(spread, SCALE_FLOOR * np.median(residual) + np.finfo(np.float64).tiny)
+    return prediction, np.maximum(spread, SCALE_FLOOR * np.median(residual) + SMALLEST_SCALE)
