@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 import nc_fast
-from nc_fast import _torchrun
+from nc_fast.command.torchrun import process_group
 from nc_fast.testing import CASES
 
 torch = pytest.importorskip("torch")
@@ -48,5 +48,5 @@ def test_a_torch_whose_groups_may_hang_is_refused(monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.4.0+cu121"))
-    with pytest.raises(ValueError, match=r"torch: expected 2\.9 or later under torchrun, got 2\.4\.0\+cu121"), _torchrun.process_group():
+    with pytest.raises(ValueError, match=r"torch: expected 2\.9 or later under torchrun, got 2\.4\.0\+cu121"), process_group():
         pass
