@@ -141,19 +141,14 @@ def _pools_over_ranks(ranks: Ranks, greedy: Callable[..., Picks]) -> Callable[..
             return greedy(W, score, pool, like(quota, np.where(owner == ranks.rank, picks_of, 0)), report=report)
 
         found = ranks.agree(own)
-        total = int(picks_of.sum())
-        sent = np.zeros(total + 1, np.dtype([("index", np.int64), ("gain", np.float64)]))
-        n_found = len(found.indices)
-        sent["index"][:n_found], sent["gain"][:n_found] = as_numpy(found.indices), as_numpy(found.gains)
-        sent["index"][total] = found.restarts
+        picker = np.repeat(owner, picks_of)  # the rank that makes each pick
+        mine = picker == ranks.rank
+        sent = np.zeros(len(picker) + 1, np.dtype([("index", np.int64), ("gain", np.float64)]))
+        sent["index"][:-1][mine], sent["gain"][:-1][mine] = as_numpy(found.indices), as_numpy(found.gains)
+        sent["index"][-1] = found.restarts
         everyone = ranks.all_gather_numpy(sent, "selection")
-        place = np.zeros(ranks.size, np.int64)
-        pieces = []
-        for picks, rank in zip(picks_of.tolist(), owner.tolist(), strict=True):
-            pieces.append(everyone[rank, place[rank] : place[rank] + picks])
-            place[rank] += picks
-        found_by_all = np.concatenate(pieces)
-        return Picks(found_by_all["index"].copy(), found_by_all["gain"].copy(), int(everyone["index"][:, total].sum()))
+        picks = everyone[picker, np.arange(len(picker))]
+        return Picks(picks["index"].copy(), picks["gain"].copy(), int(everyone["index"][:, -1].sum()))
 
     return shared
 

@@ -68,14 +68,8 @@ class Shard:
     @property
     def record(self) -> np.dtype[Any]:
         """What is sent of a candidate."""
-        fields = [
-            ("index", np.int64),
-            ("score", np.float64),
-            ("bias", np.float64),
-            ("group", np.int64),
-            ("w", self.W.dtype, (len(self.W),)),
-        ]
-        return np.dtype(fields)
+        w = ("w", self.W.dtype, (len(self.W),))
+        return np.dtype([("index", np.int64), ("score", np.float64), ("bias", np.float64), ("group", np.int64), w])
 
     def records(self, columns: np.ndarray, length: int) -> np.ndarray:
         """Return the candidates as they are sent, filled up with empty places."""
@@ -133,7 +127,7 @@ class ShardedGreedy:
         header = np.zeros(len(pools), np.dtype([("kept_back", np.int64), ("bound", np.float64)]))
         lists = []
         for place, pool in zip(header, pools, strict=True):
-            length = self._length(pool)
+            length = max(LEAST_SHORTLIST, int(np.ceil(SHORTLIST_FACTOR * pool.wanted / self._ranks.size)))
             best = pool.own.best(length + 1)
             rows = best[:length]
             place["bound"] = pool.own.gain(int(best[length])) if len(best) > length else -np.inf
@@ -143,14 +137,10 @@ class ShardedGreedy:
         headers = self._ranks.all_gather_numpy(header, WHAT)
         sent = self._ranks.all_gather_numpy(np.concatenate(lists), WHAT)
         count_selection(headers=len(pools), records=sent.shape[1])
-        ends = np.cumsum([len(shortlist) for shortlist in lists])
-        for number, (pool, end) in enumerate(zip(pools, ends, strict=True)):
-            _add_known(pool, sent[:, end - len(lists[number]) : end].reshape(-1))
-            pool.kept_back = int(headers["kept_back"][:, number].sum())
-            pool.bound = float(headers["bound"][:, number].max())
-
-    def _length(self, pool: _Pool) -> int:
-        return max(LEAST_SHORTLIST, int(np.ceil(SHORTLIST_FACTOR * pool.wanted / self._ranks.size)))
+        parts = np.split(sent, np.cumsum([len(shortlist) for shortlist in lists])[:-1], axis=1)
+        for pool, shortlists, kept_back, bound in zip(pools, parts, headers["kept_back"].sum(0), headers["bound"].max(0), strict=True):
+            _add_known(pool, shortlists.reshape(-1))
+            pool.kept_back, pool.bound = int(kept_back), float(bound)
 
     def _pick_one_each(self, pools: list[_Pool]) -> None:
         """Make one pick in every pool by the rule itself."""

@@ -44,11 +44,8 @@ def merge_samples(ranks: Ranks, moments: ClassMoments) -> ClassMoments:
     C, M = moments.mean.shape
     P = ranks.size
     width = -(-M // P)  # candidates a rank merges; the last slice is filled up with zeros
-    count, mean, m2 = (torch.as_tensor(array, device=ranks.device) for array in (moments.count, moments.mean, moments.m2))
-    counts = ranks.all_gather(count, "moments")
-    slices = torch.zeros((2, C, P * width), dtype=torch.float64, device=ranks.device)
-    slices[0, :, :M], slices[1, :, :M] = mean, m2
-    parts = ranks.all_to_all(slices.reshape(2, C, P, width).movedim(2, 0), "moments")
+    counts = ranks.all_gather(torch.as_tensor(moments.count), "moments")
+    parts = ranks.all_to_all(_mean_and_m2(moments, P * width).reshape(2, C, P, width).movedim(2, 0), "moments")
     merged = (counts[0], parts[0, 0], parts[0, 1])
     for rank in range(1, P):
         merged = chan_merge(merged, (counts[rank], parts[rank, 0], parts[rank, 1]))
@@ -58,12 +55,14 @@ def merge_samples(ranks: Ranks, moments: ClassMoments) -> ClassMoments:
 
 def gather_candidates(ranks: Ranks, moments: ClassMoments, widths: Sequence[int]) -> ClassMoments:
     """Return the moments of all ranks' candidates, in rank order; ``widths`` are their numbers."""
-    C = len(moments.classes)
-    own = torch.zeros((2, C, max(widths)), dtype=torch.float64, device=ranks.device)
-    own[0, :, : moments.n_candidates] = torch.as_tensor(moments.mean, device=ranks.device)
-    own[1, :, : moments.n_candidates] = torch.as_tensor(moments.m2, device=ranks.device)
-    gathered = ranks.all_gather(own, "moments")
+    gathered = ranks.all_gather(_mean_and_m2(moments, max(widths)), "moments")
     return _like(moments, moments.count, torch.cat([part[:, :, :width] for part, width in zip(gathered, widths, strict=True)], 2))
+
+
+def _mean_and_m2(moments: ClassMoments, width: int) -> torch.Tensor:
+    """Return both as (2, C, width), filled up with zeros."""
+    both = torch.stack([torch.as_tensor(moments.mean), torch.as_tensor(moments.m2)])
+    return torch.nn.functional.pad(both, (0, width - moments.n_candidates))
 
 
 def _like(template: ClassMoments, count: torch.Tensor, mean_and_m2: torch.Tensor) -> ClassMoments:

@@ -120,32 +120,27 @@ class Ranks:
         ``same`` says what of the result has to be equal on all ranks: name of an argument -> what it is.
         """
         failed: Exception | None = None
-        facts: dict[str, str] = {}
         try:
             result = work()
-            facts = {name: str(value)[:60] for name, value in same(result).items()}
-            status = json.dumps({"facts": facts})
+            status: dict[str, Any] = {"facts": {name: str(value)[:60] for name, value in same(result).items()}}
         except Exception as error:
             failed = error
-            message = " ".join(str(error).split())[:MESSAGE_CHARACTERS]
-            status = json.dumps({"kind": type(error).__name__, "message": message})
-        statuses = self._exchange(status)
+            status = {"kind": type(error).__name__, "message": " ".join(str(error).split())[:MESSAGE_CHARACTERS]}
+        data = json.dumps(status).encode()
+        assert len(data) <= STATUS_BYTES, "a status outgrew STATUS_BYTES"
+        gathered = self.all_gather_numpy(np.frombuffer(data.ljust(STATUS_BYTES), np.uint8), "agreement")
+        statuses = [json.loads(row.tobytes()) for row in gathered]
         for rank, status_there in enumerate(statuses):
             if "message" in status_there:
-                raise _on_every_rank(_error(f"rank {rank}", status_there["kind"], status_there["message"])) from failed
+                raise _on_every_rank(_error(rank, **status_there)) from failed
+        first = statuses[0]["facts"]
         for rank, status_there in enumerate(statuses):
-            theirs, first = status_there["facts"], statuses[0]["facts"]
+            theirs = status_there["facts"]
             for name in dict.fromkeys((*first, *theirs)):
                 if theirs.get(name) != first.get(name):
                     expected = f"expected the same on every rank, {first.get(name)} as on rank 0"
                     raise _on_every_rank(ValueError(f"{name}: {expected}, got {theirs.get(name)} on rank {rank}"))
         return result
-
-    def _exchange(self, status: str) -> list[dict[str, Any]]:
-        data = status.encode()
-        assert len(data) <= STATUS_BYTES, "a status outgrew STATUS_BYTES"
-        padded = np.frombuffer(data.ljust(STATUS_BYTES), np.uint8)
-        return [json.loads(row.tobytes()) for row in self.all_gather_numpy(padded, "agreement")]
 
     def _call(self, what: str, collective: Callable[[], Any]) -> None:
         try:
@@ -157,10 +152,9 @@ class Ranks:
             ) from error
 
 
-def _error(who: str, kind: str, message: str) -> Exception:
-    if kind in ("TypeError", "ValueError"):
-        return {"TypeError": TypeError, "ValueError": ValueError}[kind](f"{who}: {message}")
-    return RuntimeError(f"{who}: {kind}: {message}")
+def _error(rank: int, kind: str, message: str) -> Exception:
+    known = {"TypeError": TypeError, "ValueError": ValueError}.get(kind)
+    return known(f"rank {rank}: {message}") if known else RuntimeError(f"rank {rank}: {kind}: {message}")
 
 
 def _on_every_rank(error: Exception) -> Exception:
