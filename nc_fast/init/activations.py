@@ -41,15 +41,14 @@ def _names(text: str) -> frozenset[str]:
 # Functions a value passes through on its way from the layer to the activation: they move, drop or rescale entries,
 # or (max-pooling) commute with the monotone activations.
 PASSED_THROUGH = _names(
-    "reshape view view_as flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze contiguous clone to float "
-    "double half type "
-    "__getitem__ __get__ dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout channel_shuffle pixel_shuffle "
+    "reshape view view_as flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze contiguous clone to float double half "
+    "type __getitem__ __get__ dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout channel_shuffle pixel_shuffle "
     "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize "
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d"
 )
 # Functions that combine the value linearly with others, or end in probabilities: the neuron is scored by its pre-activation.
 LINEAR_ENDS = _names(
-    "add add_ __add__ __radd__ __iadd__ sub sub_ __sub__ __rsub__ __isub__ mul mul_ __mul__ __rmul__ __imul__ div __truediv__ mean sum "
+    "add __add__ __radd__ __iadd__ sub __sub__ __rsub__ __isub__ mul __mul__ __rmul__ __imul__ div __truediv__ mean sum "
     "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d matmul __matmul__ mm bmm addmm baddbmm einsum "
     "multi_head_attention_forward scaled_dot_product_attention cat concat concatenate stack softmax log_softmax softmin _softmax "
     "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate cross_entropy"

@@ -9,10 +9,8 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
-from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init.activations import FollowingActivation
 from nc_fast.init.candidates import GivenCandidates, InitFunction, check_given, init_functions
@@ -56,40 +54,6 @@ def model(value: object) -> nn.Module:
     if len(places) > 1:
         raise ValueError(f"model: expected all parameters on one device, got {', '.join(sorted(places))}")
     return inner
-
-
-def options(
-    pool: object,
-    base: object,
-    alpha: Any,
-    bias: object,
-    gain: object,
-    max_samples: object,
-    by_class: object,
-    criterion: str | Criterion | None,
-    method: object,
-    generator: object,
-    progress: Progress,
-) -> InitOptions:
-    """Check all arguments that can be checked without looking at the model."""
-    checks.choice("method", method, METHODS)
-    if criterion is not None and not callable(criterion):
-        criterion = CRITERIA[checks.choice("criterion", criterion, CRITERIA)]
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
-    return InitOptions(
-        pool=checks.whole("pool", pool, 1),
-        base=_base(base),
-        rectifying=isinstance(base, str) and base.startswith("kaiming"),
-        alpha=_alpha(alpha),
-        bias=checks.choice("bias", bias, BIASES) if isinstance(bias, str) else _number("bias", bias),
-        gain=_number("gain", gain, positive=True),
-        max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
-        by_class=checks.flag("by_class", by_class),
-        criterion=criterion,
-        screened=method == "screened",
-        progress=checks.progress(progress),
-    )
 
 
 def layer_names(layers: Any, names: Sequence[str]) -> set[str]:
@@ -141,7 +105,7 @@ def _activation(value: Any) -> FollowingActivation:
     return FollowingActivation(function if isinstance(function, str) else getattr(value, "__name__", type(value).__name__), function)
 
 
-def _alpha(value: Any) -> AlphaByDepth:
+def alpha(value: Any) -> AlphaByDepth:
     if isinstance(value, str):
         return checks.choice("alpha", value, ("linear",))
     if callable(value):
@@ -151,7 +115,7 @@ def _alpha(value: Any) -> AlphaByDepth:
     return checks.alpha(value)
 
 
-def _base(value: Any) -> InitFunction:
+def init_function(value: Any) -> InitFunction:
     if callable(value):
         return _takes_one("base", value, "a tensor to fill")
     known = init_functions()
@@ -169,7 +133,7 @@ def _takes_one(name: str, function: Callable[..., Any], what: str) -> Callable[.
     return function
 
 
-def _number(name: str, value: object, *, positive: bool = False) -> float:
+def number(name: str, value: object, *, positive: bool = False) -> float:
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {value!r}")
     if not np.isfinite(float(value)):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init import arguments
 from nc_fast.init.activations import FollowingActivation
@@ -139,7 +140,24 @@ def campaign_(
     """
     started = perf_counter()
     net = arguments.model(model)
-    options = arguments.options(pool, base, alpha, bias, gain, max_samples, by_class, criterion, method, generator, progress)
+    checks.choice("method", method, METHODS)
+    if criterion is not None and not callable(criterion):
+        criterion = arguments.CRITERIA[checks.choice("criterion", criterion, arguments.CRITERIA)]
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
+    options = InitOptions(
+        pool=checks.whole("pool", pool, 1),
+        base=arguments.init_function(base),
+        rectifying=isinstance(base, str) and base.startswith("kaiming"),
+        alpha=arguments.alpha(alpha),
+        bias=checks.choice("bias", bias, arguments.BIASES) if isinstance(bias, str) else arguments.number("bias", bias),
+        gain=arguments.number("gain", gain, positive=True),
+        max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
+        by_class=checks.flag("by_class", by_class),
+        criterion=criterion,
+        screened=method == "screened",
+        progress=checks.progress(progress),
+    )
     fit, unfit = find_layers(net)
     if not fit and not unfit:
         raise ValueError("model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none")

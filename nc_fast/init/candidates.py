@@ -60,8 +60,7 @@ def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> L
         result = function(draw)
         if isinstance(result, Tensor) and result is not draw:
             draw.copy_(result)
-    if gain != 1:
-        draws *= gain
+    draws *= gain
     rows = torch.arange(pool * len(like), device=like.device)
     members = rows.reshape(pool, layer.groups, -1).movedim(1, 0).reshape(layer.groups, -1)
     return LayerPool(draws.reshape(len(rows), -1), None, members)
@@ -70,10 +69,8 @@ def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> L
 def given_pool(layer: Layer, candidates: GivenCandidates, gain: float) -> LayerPool:
     """Return given weights as a pool; with groups, each group's share of consecutive rows."""
     like = layer.weight
-    weight = candidates.weight.to(like.device, _compute_dtype(like)).reshape(len(candidates.weight), -1)
-    bias = None if candidates.bias is None else candidates.bias.to(like.device, _compute_dtype(like))
-    if gain != 1:
-        weight, bias = weight * gain, None if bias is None else bias * gain
+    weight = candidates.weight.to(like.device, _compute_dtype(like)).reshape(len(candidates.weight), -1) * gain
+    bias = None if candidates.bias is None else candidates.bias.to(like.device, _compute_dtype(like)) * gain
     return LayerPool(weight, bias, torch.arange(len(weight), device=like.device).reshape(layer.groups, -1))
 
 

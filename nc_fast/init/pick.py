@@ -16,7 +16,7 @@ from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.init.activations import FollowingActivation
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import join_labels
-from nc_fast.types import Certificate, ClassMoments, Scores
+from nc_fast.types import Certificate, Scores
 
 SCREENED_BYTES = 1 << 30  # of a layer's samples: screening reads them more than once, so they are held; beyond, scoring is exact
 
@@ -44,10 +44,6 @@ class PickRules:
     screened: bool
     assigned: bool
 
-    def scores(self, moments: ClassMoments) -> Scores:
-        """Score the candidates."""
-        return ib_scores(moments, alpha=self.alpha) if self.criterion is None else apply_criterion(self.criterion, moments)
-
 
 @dataclass(frozen=True)
 class GroupPicks:
@@ -70,7 +66,8 @@ class GroupPicks:
 
 def pick_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, rules: PickRules) -> GroupPicks:
     """Pick k of the candidates, the rows of ``weight`` (M, D), which will be installed with ``bias`` (M,)."""
-    device = _compute_device(weight)
+    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
+    device = weight.device if on_gpu else torch.device("cpu")
     W, b = weight.to(device).T, bias.to(device)  # the array API wants columns; a transposed view, no copy
 
     def blocks() -> Iterator[tuple[Tensor, np.ndarray]]:
@@ -92,7 +89,7 @@ def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules)
         scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread)).to(W.dtype)
         scored_W, scored_b = W * scale, b * scale
     moments = class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
-    scores = rules.scores(moments)
+    scores = ib_scores(moments, alpha=rules.alpha) if rules.criterion is None else apply_criterion(rules.criterion, moments)
     second = np.flatnonzero(as_numpy(scores.group) == 1)
     if rules.assigned and k == 1 and len(scores.classes) == 2 and len(second):  # one output for two classes: high for the second
         rows = torch.from_numpy(second).to(W.device)
@@ -172,8 +169,3 @@ def assign(indices: np.ndarray, class_mean: np.ndarray, outputs: np.ndarray) -> 
     ordered[outputs[classes]] = picks
     ordered[ordered < 0] = np.setdiff1d(np.arange(len(indices)), picks)
     return np.asarray(indices[ordered])
-
-
-def _compute_device(weight: Tensor) -> torch.device:
-    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
-    return weight.device if on_gpu else torch.device("cpu")

@@ -19,6 +19,7 @@ from torch.utils.data import (
     default_collate,
 )
 
+from nc_fast.init.forward_pass import tensors_in
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import LABEL_KINDS, join_labels
@@ -113,7 +114,7 @@ def stratified(labels: np.ndarray, n: int) -> np.ndarray:
 
 
 def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
-    for x in _leaves(batch.inputs):  # of all data, only what is used is looked at
+    for x in tensors_in(batch.inputs):  # of all data, only what is used is looked at
         if x.is_floating_point():
             checks.finite("data: X", x)
     return SampledData(batch.blocks, len(batch), True, np.unique(batch.labels), notes)
@@ -148,8 +149,9 @@ def _indexed(data: Any, n: int) -> SampledData | None:
     tensors = _tensors(data.dataset, rows) if data.collate_fn is default_collate else None
     if tensors is not None:
         return _held(_batch(tensors, 0))
-    size = data.batch_size or 1
-    return _held(_join([_load(data, rows[first : first + size], number) for number, first in enumerate(range(0, len(rows), size))]))
+    own = torch.Generator()  # a loader draws a seed when it is read, which is not to come from the global state
+    loader = DataLoader(data.dataset, data.batch_size or 1, sampler=rows.tolist(), collate_fn=data.collate_fn, generator=own)
+    return _held(_join(list(_batches(loader))))
 
 
 def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:
@@ -173,20 +175,12 @@ def _tensors(dataset: Dataset[Any], rows: np.ndarray) -> tuple[torch.Tensor, ...
     return None
 
 
-def _load(loader: DataLoader[Any], rows: np.ndarray, number: int) -> LabelledBatch:
-    dataset = loader.dataset
-    many = getattr(dataset, "__getitems__", None)
-    items = many(rows.tolist()) if many else [dataset[row] for row in rows.tolist()]
-    return _batch(loader.collate_fn(items), number)
-
-
 def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
     """Read batches until every class seen has its share of n, SEARCH_FACTOR · n samples were read, or the data ends."""
     held: list[LabelledBatch] = []
     counts: dict[Any, int] = {}
-    read = 0
+    read, share = 0, n
     for batch in batches:
-        share = -(-n // max(1, len(counts)))
         keep = []
         for row, label in enumerate(batch.labels.tolist()) if batch.labels.ndim == 1 else ():
             counts[label] = counts.get(label, 0) + 1
@@ -225,7 +219,7 @@ def _batch(item: Any, number: int) -> LabelledBatch:
 def _checked(name: str, inputs: ModelInputs, labels: Any) -> LabelledBatch:
     """Return a batch, after checking that its parts are tensors of one length with labels a campaign can use."""
     inputs = _map(lambda x: _tensor(name, x), inputs)
-    leaves = _leaves(inputs)
+    leaves = list(tensors_in(inputs))
     if not leaves:
         raise TypeError(f"{name}: expected X as tensors, got {type(inputs).__name__}")
     y = checks.label_array(name, labels, part="y", binning="torch.bucketize(y, edges)")
@@ -247,7 +241,7 @@ def _pair(data: Any) -> LabelledBatch | None:
 
 
 def _join(batches: Sequence[LabelledBatch]) -> LabelledBatch:
-    parts = zip(*(_leaves(batch.inputs) for batch in batches), strict=True)
+    parts = zip(*(tensors_in(batch.inputs) for batch in batches), strict=True)
     joined = iter([torch.cat(tensors) for tensors in parts])
     return LabelledBatch(_map(lambda _: next(joined), batches[0].inputs), join_labels([batch.labels for batch in batches]))
 
@@ -259,12 +253,6 @@ def _map(function: Callable[[Any], Any], inputs: ModelInputs) -> ModelInputs:
     if isinstance(inputs, (tuple, list)):
         return tuple(_map(function, value) for value in inputs)
     return function(inputs) if isinstance(inputs, (torch.Tensor, np.ndarray)) else inputs
-
-
-def _leaves(inputs: ModelInputs) -> list[torch.Tensor]:
-    tensors: list[torch.Tensor] = []
-    _map(tensors.append, inputs)
-    return tensors
 
 
 def _tensor(name: str, value: torch.Tensor | np.ndarray) -> torch.Tensor:

@@ -58,7 +58,6 @@ class _HostVisit:
     output: Tensor | None = None
     calls_before: int = 0  # recorded when the output appeared
     times: int = 0
-    finding_input: bool = False  # which may itself call the host
 
 
 def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], LabelledBatch], device: torch.device) -> Trace:
@@ -106,17 +105,14 @@ def _run(
         visit = visits.setdefault(host, _HostVisit())
         visit.times += 1
         recorded = len(recorder.calls)
-        visit.finding_input = True
         for layer in by_host[host]:
             visit.inputs[layer.name] = layer.input(*arguments)
-        visit.finding_input = False
         del recorder.calls[recorded:]  # what finding the input took is not the model's
 
     def left(host: nn.Module, _args: Any, output: Any) -> None:
-        visit = visits[host]
-        if visit.output is None and not visit.finding_input:
-            visit.output = next(tensors_in(output), None)
-            visit.calls_before = len(recorder.calls)
+        visit = visits[host]  # the model's own call ends last: finding the input, which may call the host too, comes before it
+        visit.output = next(tensors_in(output), None)
+        visit.calls_before = len(recorder.calls)
 
     with ExitStack() as stack:
         stack.enter_context(on_arrival(list(by_host), arrived))

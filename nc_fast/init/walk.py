@@ -103,8 +103,7 @@ class Walk:
 
         def arrived(host: nn.Module, arguments: CallArguments) -> None:
             for plan in self._plans[host]:
-                arrival = (plan.layer.input(*arguments), batch.labels)
-                fill(plan, lambda arrival=arrival: iter([arrival]))  # type: ignore[misc]
+                fill(plan, partial(iter, [(plan.layer.input(*arguments), batch.labels)]))
             waiting.discard(host)
             if not waiting:
                 raise _EndOfPass
@@ -113,16 +112,16 @@ class Walk:
 
     def _inputs(self, host: nn.Module, layer: Layer) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Yield a layer's inputs by forward passes of its own, batch by batch, which end there."""
+        arrivals: list[CallArguments] = []
+
+        def arrived(_host: nn.Module, arguments: CallArguments) -> None:
+            arrivals.append(arguments)
+            raise _EndOfPass
+
         for batch in self._data.read(self._batch_size):
-            arrivals: list[CallArguments] = []
-
-            def arrived(_host: nn.Module, arguments: CallArguments, arrivals: list[CallArguments] = arrivals) -> None:
-                arrivals.append(arguments)
-                raise _EndOfPass
-
             self._forward(batch, [host], arrived)
-            for arguments in arrivals:
-                yield layer.input(*arguments), batch.labels
+            while arrivals:
+                yield layer.input(*arrivals.pop()), batch.labels
 
     def _signals(self) -> dict[str, Signal]:
         """Return the layers' signals in the model as it is, by name."""
