@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from nc_fast.files.untrusted import PathLike, capacity, listed, plausible_size, read_bytes, readable, text_is_unicode
+from nc_fast.files.untrusted import PathLike, listed, read_bytes, read_declared, readable, text_is_unicode
 from nc_fast.inputs.labels import LABEL_KINDS
 
 IDX_UBYTE = 8  # the IDX type code of unsigned bytes
@@ -165,10 +165,10 @@ def load_npz(path: PathLike) -> Dataset:
     """
     path = Path(path)
     arrays = read_npz(path, required=("X", "y"), optional=("X_test", "y_test"))
-    X, y = _samples(path, "X", arrays), _labels(path, "X", "y", arrays)
+    X, y = _samples_and_labels(path, "X", "y", arrays)
     X_test, y_test = None, None
     if "X_test" in arrays or "y_test" in arrays:
-        X_test, y_test = _samples(path, "X_test", arrays), _labels(path, "X_test", "y_test", arrays)
+        X_test, y_test = _samples_and_labels(path, "X_test", "y_test", arrays)
         if X_test.shape[1:] != X.shape[1:]:
             raise ValueError(f"{path}: expected X_test with samples of shape {X.shape[1:]} as in X, got {X_test.shape[1:]}")
         X_test = X_test.reshape(len(X_test), -1)
@@ -202,11 +202,7 @@ def read_idx(path: PathLike, ndim: int) -> np.ndarray:
         if len(header) < 4 + 4 * ndim:
             raise ValueError(f"{path}: expected an IDX header of {4 + 4 * ndim} bytes, got {len(header)}")
         shape = struct.unpack(f">{ndim}I", header[4:])
-        n_bytes = plausible_size(path, shape, 1, capacity(path, packed))
-        body = read_bytes(file, n_bytes + 1)  # one more, so that a longer file shows; at its end gzip checks the checksum
-        if len(body) != n_bytes:
-            got = f"only {len(body)}" if len(body) < n_bytes else "more"
-            raise ValueError(f"{path}: expected {n_bytes} bytes for the declared shape {shape}, got {got}")
+        body = read_declared(file, path, shape, 1, packed=packed, what=f"the declared shape {shape}")
     return np.frombuffer(body, np.uint8).reshape(shape)
 
 
@@ -240,11 +236,8 @@ def _read_member(path: Path, name: str, archive: zipfile.ZipFile, member: zipfil
         raise ValueError(f"{path}: expected {name} stored or deflated, as numpy.savez writes it, got another compression or encryption")
     with archive.open(member) as file:
         shape, fortran_order, dtype = _npy_header(path, name, file)
-        n_bytes = plausible_size(path, shape, dtype.itemsize, capacity(path, member.compress_type == zipfile.ZIP_DEFLATED))
-        body = read_bytes(file, n_bytes + 1)
-    if len(body) != n_bytes:
-        got = f"only {len(body)}" if len(body) < n_bytes else "more"
-        raise ValueError(f"{path}: expected {n_bytes} bytes for {name} of declared shape {shape}, got {got}")
+        packed = member.compress_type == zipfile.ZIP_DEFLATED
+        body = read_declared(file, path, shape, dtype.itemsize, packed=packed, what=f"{name} of declared shape {shape}")
     array = np.frombuffer(body, dtype)
     text_is_unicode(path, name, array)
     return array.reshape(shape, order="F" if fortran_order else "C")
@@ -261,21 +254,15 @@ def _npy_header(path: Path, name: str, file: IO[bytes]) -> tuple[tuple[int, ...]
     return shape, fortran_order, dtype
 
 
-def _samples(path: Path, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(f"{path}: expected X_test and y_test or neither, got no {name}")
-    X = arrays[name]
+def _samples_and_labels(path: Path, X_name: str, y_name: str, arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    for name in (X_name, y_name):
+        if name not in arrays:
+            raise ValueError(f"{path}: expected X_test and y_test or neither, got no {name}")
+    X, y = arrays[X_name], arrays[y_name]
     if X.ndim not in (2, 3) or X.dtype.kind not in SAMPLE_KINDS:
-        raise ValueError(f"{path}: expected {name} of shape (N, D) or (N, height, width), numbers, got {X.shape}, {X.dtype}")
-    return X
-
-
-def _labels(path: Path, samples: str, name: str, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    if name not in arrays:
-        raise ValueError(f"{path}: expected X_test and y_test or neither, got no {name}")
-    y, n_samples = arrays[name], len(arrays[samples])
-    if y.shape != (n_samples,):
-        raise ValueError(f"{path}: expected {name} of shape (N,) = ({n_samples},), got {y.shape}")
+        raise ValueError(f"{path}: expected {X_name} of shape (N, D) or (N, height, width), numbers, got {X.shape}, {X.dtype}")
+    if y.shape != (len(X),):
+        raise ValueError(f"{path}: expected {y_name} of shape (N,) = ({len(X)},), got {y.shape}")
     if y.dtype.kind not in LABEL_KINDS:
-        raise ValueError(f"{path}: expected {name} as integer, boolean or string labels, got {y.dtype}")
-    return y
+        raise ValueError(f"{path}: expected {y_name} as integer, boolean or string labels, got {y.dtype}")
+    return X, y

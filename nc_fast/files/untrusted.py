@@ -76,30 +76,29 @@ def listed(names: Iterable[str]) -> str:
     return f"{line[:MAX_QUOTED]}..." if len(line) > MAX_QUOTED else line or "none"
 
 
-def capacity(path: Path, packed: bool) -> int:
-    """Return the most bytes that a file is taken to hold."""
-    size = path.stat().st_size
-    return max(min(size * DEFLATE_RATIO, LARGE_BYTES), size * LARGE_RATIO) if packed else size
-
-
-def plausible_size(path: Path, shape: tuple[int, ...], itemsize: int, capacity: int) -> int:
-    """Return the bytes an array of this shape takes, if there are any and the file can hold them."""
+def read_declared(
+    file: IO[bytes] | gzip.GzipFile, path: Path, shape: tuple[int, ...], itemsize: int, *, packed: bool, what: str
+) -> bytearray:
+    """Read the elements of the shape that the header of the file at ``path`` declares, if it can hold them and nothing follows."""
     n_bytes = math.prod(shape) * itemsize  # Python integers: no overflow
     if n_bytes <= 0 or min(shape, default=1) < 0:
         raise ValueError(f"{path}: expected at least one element, got the declared shape {shape}")
     if n_bytes > MAX_BYTES:
         raise ValueError(f"{path}: expected at most {MAX_BYTES} bytes, got the declared shape {shape}, {n_bytes} bytes")
+    size = path.stat().st_size
+    capacity = max(min(size * DEFLATE_RATIO, LARGE_BYTES), size * LARGE_RATIO) if packed else size
     if n_bytes > capacity:
         raise ValueError(f"{path}: expected {n_bytes} bytes for the declared shape {shape}, got a file that holds at most {capacity}")
-    return n_bytes
+    body = read_bytes(file, n_bytes + 1)  # one more, so that a longer file shows; at its end gzip checks the checksum
+    if len(body) != n_bytes:
+        got = f"only {len(body)}" if len(body) < n_bytes else "more"
+        raise ValueError(f"{path}: expected {n_bytes} bytes for {what}, got {got}")
+    return body
 
 
 def read_bytes(file: IO[bytes] | gzip.GzipFile, n_bytes: int) -> bytearray:
     """Read up to ``n_bytes``; memory grows with what arrives, never with what was asked for."""
     data = bytearray()
-    while len(data) < n_bytes:
-        chunk = file.read(min(CHUNK_BYTES, n_bytes - len(data)))
-        if not chunk:
-            break
+    while chunk := file.read(min(CHUNK_BYTES, n_bytes - len(data))):
         data += chunk
     return data
