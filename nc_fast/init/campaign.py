@@ -184,11 +184,7 @@ def campaign_(
 
 
 def _plans(
-    traced: Trace,
-    asked: set[str],
-    named: Mapping[str, FollowingActivation],
-    given: Mapping[str, GivenCandidates],
-    options: InitOptions,
+    traced: Trace, asked: set[str], named: Mapping[str, FollowingActivation], given: Mapping[str, GivenCandidates], options: InitOptions
 ) -> list[LayerPlan]:
     layers = [one for one in traced.layers if one.layer.name in asked]
     depth = 1 + max((one.position for one in traced.layers), default=0)
