@@ -106,14 +106,13 @@ def _counts_alone(pool: CandidatePool, source: Source) -> ClassMoments:
 
 def _same_rules(pool: CandidatePool, rules: SelectionRules, shard: str) -> dict[str, Any]:
     """Return what has to be the same on all ranks, whatever is in parts."""
-    criterion = None if rules.criterion is None else getattr(rules.criterion, "__name__", "a callable")
     return {
         "call": f"campaign with shard={shard!r}",
         "W_candidates": f"{pool.n_features} features of {checks.dtype_name(pool.W)}",
         "k": rules.k,
         "alpha": rules.alpha,
         "by_class": rules.by_class,
-        "criterion": criterion,
+        "criterion": rules.criterion and getattr(rules.criterion, "__name__", "a callable"),
         **pool.described,
     }
 

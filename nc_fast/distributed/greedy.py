@@ -153,15 +153,14 @@ class ShardedGreedy:
         lowest = [pool.own.columns[pool.own.tied(gain)[:1]] for pool, (gain, _) in zip(pools, best, strict=True)]
         sent = self._ranks.all_gather_numpy(np.concatenate([self._shard.records(columns, 1) for columns in lowest]), WHAT)
         count_selection(records=len(pools))
-        for number, (pool, (gain, _)) in enumerate(zip(pools, best, strict=True)):
+        for pool, (gain, _), found in zip(pools, best, sent.T, strict=True):
             known = pool.known.index[pool.known.tied(gain)]
-            winner = min(int(sent["index"][:, number].min()), int(known[0]) if len(known) else NONE)
+            winner = min(int(found["index"].min()), int(known[0]) if len(known) else NONE)
             if not (pool.known.index == winner).any():
                 pool.own.left[pool.own.index == winner] = False
                 pool.kept_back -= 1
-                _add_known(pool, sent[:, number][sent["index"][:, number] == winner])
-            row = np.flatnonzero(pool.known.index == winner)[0]
-            _pick(pool, int(row))
+                _add_known(pool, found[found["index"] == winner])
+            _pick(pool, int(np.flatnonzero(pool.known.index == winner)[0]))
 
     def _largest(self, pools: list[_Pool]) -> list[tuple[float, bool]]:
         """Return the largest gain of every pool over all ranks, and whether any candidate left is outside the span."""
