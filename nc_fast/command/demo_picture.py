@@ -175,24 +175,21 @@ class _Tiles:
     def mosaic(self, vectors: np.ndarray) -> np.ndarray:
         """Lay out (rows, columns, D) vectors as one picture; NaN shows the page."""
         n_rows, n_columns = vectors.shape[:2]
-        mosaic = np.full((n_rows * self._cell[0], n_columns * self._cell[1]), np.nan)
-        for r in range(n_rows):
-            for c in range(n_columns):
-                tile = self._image(vectors[r, c])[:: self._step, :: self._step].repeat(self._zoom, 0).repeat(self._zoom, 1)
-                top, left = r * self._cell[0], c * self._cell[1]
-                mosaic[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-        return mosaic[:-GAP, :-GAP]
+        cells = np.full((n_rows, n_columns, *self._cell), np.nan)
+        shown = self._images(vectors)[..., :: self._step, :: self._step]
+        cells[..., :-GAP, :-GAP] = shown.repeat(self._zoom, axis=-2).repeat(self._zoom, axis=-1)
+        return cells.swapaxes(1, 2).reshape(n_rows * self._cell[0], -1)[:-GAP, :-GAP]
 
     def blurred(self, vector: np.ndarray) -> np.ndarray:
         """Blur a picture's vector; what is no picture stays as it is."""
         from scipy.ndimage import gaussian_filter
 
-        return gaussian_filter(self._image(vector), BLUR * self._shape[1]).ravel() if self._blurs else vector
+        return gaussian_filter(self._images(vector), BLUR * self._shape[1]).ravel() if self._blurs else vector
 
-    def _image(self, vector: np.ndarray) -> np.ndarray:
-        image = np.full(self._shape[0] * self._shape[1], np.nan)
-        image[: vector.size] = vector
-        return image.reshape(self._shape)
+    def _images(self, vectors: np.ndarray) -> np.ndarray:
+        images = np.full((*vectors.shape[:-1], self._shape[0] * self._shape[1]), np.nan)
+        images[..., : vectors.shape[-1]] = vectors
+        return images.reshape(*vectors.shape[:-1], *self._shape)
 
 
 @dataclass(frozen=True, eq=False)

@@ -73,7 +73,7 @@ def train(task: Task, plan: Plan, data: TrainingData, report: Callable[[int], No
     order = torch.Generator().manual_seed(2 * task.seed + 1)
     epoch_steps = plan.epoch_steps(len(data.X))
     parameters = list(model.parameters())
-    seconds, since, losses = 0.0, 0, data.X.new_zeros((), dtype=torch.float64)
+    seconds, losses = 0.0, data.X.new_zeros((), dtype=torch.float64)
     first_epoch_loss = losses.clone()
     curve = [Point(0, 0.0, accuracy(model, data), float("nan"))]
     started = perf_counter()
@@ -90,15 +90,13 @@ def train(task: Task, plan: Plan, data: TrainingData, report: Callable[[int], No
                 first_epoch_loss += loss
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.add_(gradient, alpha=-plan.lr)
-        since += 1
         if step % REPORT_EVERY == 0 or step == plan.epochs * epoch_steps:
             report(step)
         if _evaluated(step, plan, epoch_steps):
             _wait(losses)
             seconds += perf_counter() - started
-            curve.append(Point(step, seconds, accuracy(model, data), float(losses) / since))
+            curve.append(Point(step, seconds, accuracy(model, data), float(losses) / (step - curve[-1].step)))
             losses.zero_()
-            since = 0
             started = perf_counter()
     return Run(task, init_seconds, float(first_epoch_loss) / epoch_steps, tuple(curve), epoch_steps)
 
