@@ -13,6 +13,7 @@ import numpy as np
 
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, is_tensor, like
+from nc_fast.inputs.labels import classified
 from nc_fast.types import ClassMoments, Scores
 
 __all__ = ["Criterion", "apply_criterion", "ib_scores"]
@@ -129,7 +130,8 @@ def checked_scores(value: object, groups: object, n_candidates: int, *, by_class
             raise ValueError("groups: expected (M,) labels with an array of scores when by_class=True, got None")
         if tuple(score.shape) != (n_candidates,):
             raise ValueError(f"scores: expected shape (M,) = ({n_candidates},), got {tuple(score.shape)}")
-        classes, codes = checks.labels("groups", np.zeros(n_candidates, np.int64) if groups is None else groups, n_candidates)
+        given = np.zeros(n_candidates, np.int64) if groups is None else groups
+        codes, classes = classified(checks.label_values("groups", given, n_candidates))
         xp = array_namespace(score)
         value = Scores(xp.asarray(score, dtype=xp.float64), like(score, codes), like(score, np.ones(n_candidates, bool)), classes)
     elif groups is not None:

@@ -18,7 +18,7 @@ PACKAGE = Path(nc_fast.__file__).parent
 # the longest name that fits says where a module belongs.
 LAYERS = [
     ["_version", "_projector", "activations", "tolerances", "runtime", "inputs.arrays", "inputs.labels"],
-    ["files.untrusted", "merging"],
+    ["files.untrusted", "merging", "picks"],
     ["files.read"],
     ["files.moments"],
     ["types"],

@@ -17,7 +17,7 @@ from nc_fast.inputs.checks import choice
 
 @dataclass(frozen=True)
 class Backend:
-    """A backend: a folder that exports ``moments.class_moments`` and ``select.select``.
+    """A backend: a folder that exports ``moments.class_moments``, ``select.select``, ``activations.activations``, ``pursue.pursue``.
 
     Attributes
     ----------
@@ -52,6 +52,16 @@ class Backend:
     def select(self) -> Callable[..., Any]:
         """The backend's selection stage, imported on first use."""
         return import_module(f"nc_fast.backends.{self.name}.select").select  # type: ignore[no-any-return]
+
+    @property
+    def activations(self) -> Callable[..., Any]:
+        """The backend's activations of a pool on samples, imported on first use."""
+        return import_module(f"nc_fast.backends.{self.name}.activations").activations  # type: ignore[no-any-return]
+
+    @property
+    def pursue(self) -> Callable[..., Any]:
+        """The backend's pursuit, imported on first use."""
+        return import_module(f"nc_fast.backends.{self.name}.pursue").pursue  # type: ignore[no-any-return]
 
 
 def _gpu_missing() -> str | None:

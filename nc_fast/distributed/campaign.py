@@ -64,7 +64,7 @@ def _sharded_candidates(ranks: Ranks, prepare: Callable[..., Prepared]) -> tuple
     def same(found: Prepared) -> dict[str, Any]:
         pool, source, rules = found
         assert isinstance(source, (Block, Slices))
-        samples = {"X": tuple(source.X.shape), "y": fingerprint(source.codes)}
+        samples = {"X": tuple(source.X.shape), "y": fingerprint(source.y)}
         return {**_same_rules(pool, rules, "candidates"), **samples}
 
     pool, source, rules = ranks.agree(lambda: prepare(empty_pool=True), same)
@@ -100,7 +100,7 @@ def _counts_alone(pool: CandidatePool, source: Source) -> ClassMoments:
     """Return the moments of a pool of no candidates."""
     assert isinstance(source, (Block, Slices))
     C = len(source.classes)
-    arrays = (np.bincount(source.codes, minlength=C), *np.zeros((2, C, 0)))
+    arrays = (np.bincount(source.y, minlength=C), *np.zeros((2, C, 0)))
     return ClassMoments(source.classes, *(like(pool.W, array) for array in arrays))
 
 

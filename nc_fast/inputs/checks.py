@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from difflib import get_close_matches
-from math import isfinite
+from math import inf, isfinite
 from numbers import Real
 from typing import Any
 
@@ -83,10 +83,15 @@ def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array, *, half: 
     _non_empty(name, shape)
 
 
-def labels(name: str, value: object, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Check (N,) labels; return the sorted distinct ones (C,) and each sample's index among them (N,) int64."""
-    classes, codes = np.unique(label_values(name, value, n_samples), return_inverse=True)
-    return classes, codes.astype(np.int64, copy=False)
+def labels_or_targets(name: str, value: object, n_samples: int, *, targets: bool) -> np.ndarray:
+    """Check (N,) labels; or with ``targets`` also (N,) or (N, T) floats, and return those as (N, T) float64."""
+    y = as_numpy(as_array(name, value)) if targets else np.zeros(0, bool)
+    if y.dtype.kind != "f":
+        return label_values(name, value, n_samples)
+    if y.ndim not in (1, 2) or y.shape[0] != n_samples or 0 in y.shape:
+        raise ValueError(f"{name}: expected float targets of shape (N,) or (N, T) with N = {n_samples}, got {y.shape}")
+    finite(name, y)
+    return y.reshape(n_samples, -1).astype(np.float64)
 
 
 def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
@@ -171,6 +176,16 @@ def alpha(value: object) -> float:
     number = float(value)
     if not 0 <= number <= 1:
         raise ValueError(f"alpha: expected a number in [0, 1], got {value!r}")
+    return number
+
+
+def non_negative(name: str, value: object) -> float:
+    """Check a finite number of at least 0."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (Real, Decimal)):
+        raise TypeError(f"{name}: expected a number >= 0, got {value!r}")
+    number = float(value)
+    if not 0 <= number < inf:
+        raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
     return number
 
 

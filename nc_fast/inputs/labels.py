@@ -1,4 +1,4 @@
-"""Labels from several places put together, every value kept."""
+"""Labels as indices into their distinct values, and labels from several places put together, every value kept."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-KINDS = {"b": "booleans", "i": "integers", "u": "integers", "U": "strings", "S": "bytes"}
-LABEL_KINDS = "".join(KINDS)
+LABELS = {"b": "booleans", "i": "integers", "u": "integers", "U": "strings", "S": "bytes"}
+KINDS = {**LABELS, "f": "float targets"}
+LABEL_KINDS = "".join(LABELS)
 
 
 def kind_of(labels: np.ndarray) -> str:
@@ -15,18 +16,28 @@ def kind_of(labels: np.ndarray) -> str:
     return KINDS[labels.dtype.kind]
 
 
+def classified(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return checked labels as indices into their sorted distinct ones, and those; or float targets as they are, of no classes."""
+    if y.dtype.kind == "f":
+        return y, np.zeros(0, np.int64)
+    classes, codes = np.unique(y, return_inverse=True)
+    return codes.astype(np.int64, copy=False), classes
+
+
 def join_labels(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Return label arrays as one. NumPy alone would join 1 with "1" as strings, and int64 with uint64 as float64.
+    """Return arrays of labels, or of targets, as one. NumPy alone would join 1 with "1" as strings, and int64 with uint64 as float64.
 
     Raises
     ------
     ValueError
-        When the parts are of different kinds, or hold integers that no one dtype can hold.
+        When the parts are of different kinds or widths, or hold integers that no one dtype can hold.
     """
     parts = [part for part in parts if len(part)] or list(parts[:1])
     kinds = sorted({kind_of(part) for part in parts if len(part)})
     if len(kinds) > 1:
         raise ValueError(f"y: expected labels of one kind, got {' and '.join(kinds)}")
+    if len(widths := sorted({part.shape[1:] for part in parts})) > 1:
+        raise ValueError(f"y: expected as many targets a sample everywhere, got {widths[0][0]} and {widths[-1][0]}")
     dtype = np.result_type(*(part.dtype for part in parts))
     if kinds == ["integers"] and dtype.kind == "f":
         least, most = min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)

@@ -1,4 +1,4 @@
-"""Samples with labels as users have them: in memory, in slices, in batches. Classified once, read as checked blocks.
+"""Samples with labels or float targets as users have them: in memory, in slices, in batches. Read as checked blocks.
 
 What does not fit in memory comes in blocks of ``block_rows`` samples, whatever the sizes of the batches it came in, so that
 the same samples in the same order give the same bits, also when the stream was interrupted and taken up again.
@@ -15,7 +15,7 @@ import numpy as np
 
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, empty_rows, is_tensor
-from nc_fast.inputs.labels import join_labels
+from nc_fast.inputs.labels import classified, join_labels
 
 BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
 BLOCK_ROWS = (256, 16_384)  # at least, so that a product is worth its call; at most, the chunk of the CPU backend
@@ -39,23 +39,23 @@ class Block:
     Attributes
     ----------
     X : (n, D)
-    codes : (n,) int64, index into ``classes`` of each sample.
-    classes : (C,) sorted labels; some may have no sample here.
+    y : (n,) int64, index into ``classes`` of each sample; or (n, T) float64 targets.
+    classes : (C,) sorted labels, some may have no sample here; empty where y are targets.
     """
 
     X: Array
-    codes: np.ndarray
+    y: np.ndarray
     classes: np.ndarray
 
     @property
     def size(self) -> int:
         """How many samples."""
-        return len(self.codes)
+        return len(self.y)
 
     def blocks(self, done: int, rows: int) -> Iterator[Block]:
         """Yield views of the samples after the first ``done``."""
         for first in range(done, self.size, rows):
-            yield Block(self.X[first : first + rows], self.codes[first : first + rows], self.classes)
+            yield Block(self.X[first : first + rows], self.y[first : first + rows], self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +63,13 @@ class Slices:
     """Samples of which slices are still to be read and checked: a memory map, or an array-like such as h5py's and Zarr's."""
 
     X: Any
-    codes: np.ndarray
+    y: np.ndarray
     classes: np.ndarray
 
     @property
     def size(self) -> int:
         """How many samples."""
-        return len(self.codes)
+        return len(self.y)
 
     def blocks(self, done: int, rows: int) -> Iterator[Block]:
         """Read one slice a block."""
@@ -77,7 +77,7 @@ class Slices:
             stop = min(first + rows, self.size)
             X = read_rows(self.X, first, stop)
             checks.finite("X", X, first_row=first)
-            yield Block(X, self.codes[first:stop], self.classes)
+            yield Block(X, self.y[first:stop], self.classes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,11 +89,13 @@ class Batches:
     batches : of (X, y).
     checked : function that checks a batch's X and returns it in the library that computes.
     may_be_empty : whether there may be no batch at all.
+    targets : whether y may be float targets.
     """
 
     batches: Iterable[tuple[Array, Array]]
     checked: Callable[[Any], Array]
     may_be_empty: bool = False
+    targets: bool = False
 
     size = 0
 
@@ -133,7 +135,7 @@ class Batches:
                     done -= len(X)
                     continue
                 X = self.checked(X)
-                y = checks.label_values("y", y, X.shape[0])
+                y = checks.labels_or_targets("y", y, X.shape[0], targets=self.targets)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"batch {number}: {error}") from None
             yield X[done:], y[done:]
@@ -170,20 +172,18 @@ class _Buffer:
         return _block(self._X[: self._filled], self._y)
 
 
-def _block(X: Array, labels: list[np.ndarray]) -> Block:
-    classes, codes = checks.labels("y", join_labels(labels), len(X))
-    return Block(X, codes, classes)
+def _block(X: Array, parts: list[np.ndarray]) -> Block:
+    return Block(X, *classified(join_labels(parts)))
 
 
-def labelled(X: Any, y: object, W: Array, *, half: bool) -> Block | Slices:
-    """Check samples, for the checked weights W, and their labels."""
-    if not _is_sliced(X):
+def labelled(X: Any, y: object, W: Array, *, half: bool, targets: bool = False) -> Block | Slices:
+    """Check samples, for the checked weights W, and their labels, or with ``targets`` their labels or float targets."""
+    if sliced := _is_sliced(X):
+        checks.sample_form("X", tuple(X.shape), _dtype_of(X).name, W, half=half)
+    else:
         X = checks.samples("X", X, W, half=half)
-        classes, codes = checks.labels("y", y, X.shape[0])
-        return Block(X, codes, classes)
-    checks.sample_form("X", tuple(X.shape), _dtype_of(X).name, W, half=half)
-    classes, codes = checks.labels("y", y, X.shape[0])
-    return Slices(X, codes, classes)
+    found = classified(checks.labels_or_targets("y", y, X.shape[0], targets=targets))
+    return (Slices if sliced else Block)(X, *found)
 
 
 def block_rows(n_features: int) -> int:

@@ -45,7 +45,7 @@ def problem(pool: CandidatePool, block: Block, rules: SelectionRules, report: Re
     On a GPU the surrogate is the backend itself in its cheapest precision; elsewhere it is the Gaussian mixture, and a
     subsample of the samples the alternative.
     """
-    backend, codes, classes = pool.backend, block.codes, block.classes
+    backend, codes, classes = pool.backend, block.y, block.classes
     D, M = pool.n_features, pool.size
     N, C = len(codes), len(classes)
     put, on_gpu = backend.put, backend.on_gpu

@@ -125,7 +125,7 @@ def class_moments(pool: CandidatePool, source: Source, report: Report | None, ch
     arguments = {"bias": put(pool.bias), "activation": pool.activation, "precision": pool.precision}
     for block in source.blocks(done, rows):
         X = pool.backend.samples(block.X)
-        found = compute(W, X, put(block.codes), block.classes, report=report if whole else None, **arguments)
+        found = compute(W, X, put(block.y), block.classes, report=report if whole else None, **arguments)
         found = _like(pool.W, found)
         total = found if total is None else total + found
         if saved:
