@@ -10,19 +10,27 @@ from nc_fast._projector import NullSpaceProjector
 from nc_fast._version import __version__
 from nc_fast.api import campaign, class_moments, select
 from nc_fast.criteria import ib_scores
+from nc_fast.gram import Gram
+from nc_fast.heads import RidgeHead, ridge_head
+from nc_fast.pursue import Pursuit, pursuit
 from nc_fast.quota import share_quota
 from nc_fast.types import Campaign, ClassMoments, Scores, Selection
 
 __all__ = [
     "Campaign",
     "ClassMoments",
+    "Gram",
     "NullSpaceProjector",
+    "Pursuit",
+    "RidgeHead",
     "Scores",
     "Selection",
     "__version__",
     "campaign",
     "class_moments",
     "ib_scores",
+    "pursuit",
+    "ridge_head",
     "select",
     "share_quota",
 ]

@@ -54,11 +54,11 @@ def elementwise(function: Callable[[Any], Any], tensors: bool) -> Callable[[np.n
     return checked
 
 
-def weights(name: str, value: object, *, half: bool) -> Array:
-    """Check a (D, M) matrix of candidate neurons; ``half``: whether 16-bit floats are taken."""
+def weights(name: str, value: object, *, half: bool, form: str = "(D, M)") -> Array:
+    """Check a (D, M) matrix of candidate neurons, or another of floats; ``half``: whether 16-bit floats are taken."""
     W = as_array(name, value)
     _float_kind(name, dtype_name(W), half)
-    _matrix(name, W.shape, "(D, M)")
+    _matrix(name, W.shape, form)
     _non_empty(name, W.shape)
     finite(name, W)
     return W
@@ -81,17 +81,6 @@ def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array, *, half: 
     if shape[1] != W.shape[0]:
         raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(shape)}")
     _non_empty(name, shape)
-
-
-def labels_or_targets(name: str, value: object, n_samples: int, *, targets: bool) -> np.ndarray:
-    """Check (N,) labels; or with ``targets`` also (N,) or (N, T) floats, and return those as (N, T) float64."""
-    y = as_numpy(as_array(name, value)) if targets else np.zeros(0, bool)
-    if y.dtype.kind != "f":
-        return label_values(name, value, n_samples)
-    if y.ndim not in (1, 2) or y.shape[0] != n_samples or 0 in y.shape:
-        raise ValueError(f"{name}: expected float targets of shape (N,) or (N, T) with N = {n_samples}, got {y.shape}")
-    finite(name, y)
-    return y.reshape(n_samples, -1).astype(np.float64)
 
 
 def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
@@ -141,11 +130,11 @@ def whole(name: str, value: object, least: int) -> int:
     return number
 
 
-def count(name: str, value: object, most: int) -> int:
-    """Check a whole number from 1 to ``most``, the candidates."""
+def count(name: str, value: object, most: int, of: str = "M") -> int:
+    """Check a whole number from 1 to ``most``, the candidates or others."""
     number = integer(name, value)
     if not 1 <= number <= most:
-        raise ValueError(f"{name}: expected 1 <= {name} <= M = {most}, got {number}")
+        raise ValueError(f"{name}: expected 1 <= {name} <= {of} = {most}, got {number}")
     return number
 
 
@@ -187,6 +176,16 @@ def non_negative(name: str, value: object) -> float:
     if not 0 <= number < inf:
         raise ValueError(f"{name}: expected a finite number >= 0, got {value!r}")
     return number
+
+
+def generator(name: str, value: object) -> np.random.Generator:
+    """Check a source of random numbers: a generator, or the seed of one."""
+    if isinstance(value, np.random.Generator):
+        return value
+    try:
+        return np.random.default_rng(whole(name, value, 0))
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer or a numpy.random.Generator, got {value!r}") from None
 
 
 def enough_classes(weight: float, classes: np.ndarray) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, empty_rows, is_tensor
 from nc_fast.inputs.labels import classified, join_labels
+from nc_fast.inputs.targets import labels_or_targets
 
 BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
 BLOCK_ROWS = (256, 16_384)  # at least, so that a product is worth its call; at most, the chunk of the CPU backend
@@ -90,12 +91,14 @@ class Batches:
     checked : function that checks a batch's X and returns it in the library that computes.
     may_be_empty : whether there may be no batch at all.
     targets : whether y may be float targets.
+    names : what the user calls samples and labels.
     """
 
     batches: Iterable[tuple[Array, Array]]
     checked: Callable[[Any], Array]
     may_be_empty: bool = False
     targets: bool = False
+    names: tuple[str, str] = ("X", "y")
 
     size = 0
 
@@ -124,18 +127,18 @@ class Batches:
 
     def _labelled(self, done: int) -> Iterator[tuple[Array, np.ndarray]]:
         """Yield what of every batch comes after the first ``done`` samples, checked."""
-        number = -1
+        number, (X_name, y_name) = -1, self.names
         for number, pair in enumerate(self.batches):
             try:
                 X, y = pair
             except (TypeError, ValueError):
-                raise TypeError(f"X: expected batches (X, y), got {type(pair).__name__} as batch {number}") from None
+                raise TypeError(f"{X_name}: expected batches ({X_name}, {y_name}), got {type(pair).__name__} as batch {number}") from None
             try:
                 if done and len(X) <= done:
                     done -= len(X)
                     continue
                 X = self.checked(X)
-                y = checks.labels_or_targets("y", y, X.shape[0], targets=self.targets)
+                y = labels_or_targets(y_name, y, X.shape[0], targets=self.targets)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"batch {number}: {error}") from None
             yield X[done:], y[done:]
@@ -143,7 +146,7 @@ class Batches:
         if done:
             raise ValueError(f"checkpoint: expected a stream with at least the samples it has, got {done} too few")
         if number < 0 and not self.may_be_empty:
-            raise ValueError("X: expected at least one batch, got none")
+            raise ValueError(f"{X_name}: expected at least one batch, got none")
 
 
 class _Buffer:
@@ -182,7 +185,7 @@ def labelled(X: Any, y: object, W: Array, *, half: bool, targets: bool = False) 
         checks.sample_form("X", tuple(X.shape), _dtype_of(X).name, W, half=half)
     else:
         X = checks.samples("X", X, W, half=half)
-    found = classified(checks.labels_or_targets("y", y, X.shape[0], targets=targets))
+    found = classified(labels_or_targets("y", y, X.shape[0], targets=targets))
     return (Slices if sliced else Block)(X, *found)
 
 

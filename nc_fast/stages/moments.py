@@ -74,17 +74,17 @@ class CandidatePool:
         """Return some of the candidates."""
         return replace(self, W=take_columns(self.W, columns), bias=self.bias[columns])
 
-    def labelled(self, X: Array, y: Array, *, may_be_empty: bool = False) -> Block | Slices:
-        """Check samples and labels."""
+    def labelled(self, X: Array, y: Array, *, may_be_empty: bool = False, targets: bool = False) -> Block | Slices:
+        """Check samples and labels, or with ``targets`` labels or float targets."""
         shape = getattr(X, "shape", None)
         if may_be_empty and shape is not None and len(shape) == 2 and shape[0] == 0:
             if len(y) or shape[1] != self.n_features:
                 expected = f"expected shapes (0, {self.n_features}) and (0,) of an empty shard"
                 raise ValueError(f"X, y: {expected}, got {tuple(shape)} and {len(y)} labels")
             return Block(X, np.zeros(0, np.int64), np.zeros(0))
-        return labelled(X, y, self.W, half=self.backend.on_gpu)
+        return labelled(X, y, self.W, half=self.backend.on_gpu, targets=targets)
 
-    def batches(self, batches: Any, *, may_be_empty: bool = False) -> Batches:
+    def batches(self, batches: Any, *, may_be_empty: bool = False, targets: bool = False) -> Batches:
         """Return a stream of batches as a source; they are checked one by one."""
         if hasattr(batches, "shape") or not hasattr(batches, "__iter__"):
             got = f"got None with X as {type(batches).__name__}"
@@ -93,7 +93,7 @@ class CandidatePool:
         def checked(X: Any) -> Array:
             return self.backend.samples(checks.samples("X", X, self.W, half=self.backend.on_gpu))
 
-        return Batches(batches, checked, may_be_empty)
+        return Batches(batches, checked, may_be_empty, targets)
 
     def no_moments(self) -> ClassMoments:
         """Return the moments of no samples."""
