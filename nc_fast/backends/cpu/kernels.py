@@ -1,6 +1,7 @@
-"""Numba kernels of the moments stage: arrays in, ``out`` written; no allocation, no validation, GIL released.
+"""Numba kernels: arrays in, ``out`` written; no allocation, no validation, GIL released.
 
-Rows of ``z`` are samples of one tile, columns candidates of one block, so every inner loop runs along memory and vectorises.
+Every inner loop runs along memory and vectorises. In the moments' kernel rows of ``z`` are samples of one tile and columns
+candidates of one block; in the pursuit's a row is a candidate's activation on all samples.
 """
 # mypy: ignore-errors
 
@@ -11,9 +12,11 @@ from math import erf, sqrt
 from numba import float64, njit
 
 from nc_fast.activations import LEAKY_SLOPE
+from nc_fast.tolerances import RANK_TOLERANCE
 
 # "contract" allows fused multiply-adds; nothing that reorders sums or assumes finite numbers.
 _jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_reordering_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})  # sums in vector lanes
 SQRT_HALF = sqrt(0.5)
 
 
@@ -64,3 +67,45 @@ def tile_moments(
             for j in range(n_columns):
                 deviation = float64(z[i, j]) - run_mean[j]
                 run_m2[j] += deviation * deviation
+
+
+@_reordering_jit
+def exact_products(
+    w,  # (m, D) float64, candidates
+    X,  # (n, D) float32 or float64, samples
+    out,  # (m, n) float64, out: their products, the same bits for equal candidates
+):
+    for i in range(len(X)):
+        for j in range(len(w)):
+            total = 0.0
+            for d in range(X.shape[1]):
+                total += w[j, d] * float64(X[i, d])
+            out[j, i] = total
+
+
+@_reordering_jit
+def standardize_rows(
+    z,  # (m, n) float32 or float64, activations of candidates on all samples
+    rows,  # (m, n) float32 or float64, out: centred and divided by their standard deviation; 0 where dead
+    live,  # (m,) bool, out: whether the deviation is beyond rounding noise
+):
+    n = z.shape[1]
+    for j in range(len(z)):
+        largest = 0.0
+        for i in range(n):
+            largest = max(largest, abs(float64(z[j, i])))
+        scale = 1.0 / largest if largest > 0.0 else 0.0  # squares neither over- nor underflow
+        first = float64(z[j, 0])
+        total = 0.0
+        for i in range(n):  # as deviations from the first: a constant row gets exactly 0
+            total += (float64(z[j, i]) - first) * scale
+        mean = total / n
+        squares = 0.0
+        for i in range(n):
+            deviation = (float64(z[j, i]) - first) * scale - mean
+            squares += deviation * deviation
+        deviation = sqrt(squares / n)
+        live[j] = deviation > RANK_TOLERANCE
+        factor = 1.0 / deviation if live[j] else 0.0
+        for i in range(n):
+            rows[j, i] = ((float64(z[j, i]) - first) * scale - mean) * factor

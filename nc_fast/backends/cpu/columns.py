@@ -1,0 +1,85 @@
+"""Standardised activations of candidates on the CPU, held one candidate a row: what a pursuit looks at again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nc_fast.backends.cpu.activations import Activation, activation_function, product_dtype
+from nc_fast.backends.cpu.kernels import exact_products, standardize_rows
+from nc_fast.runtime.threads import Stop, Stopped, ordered_map, thread_count
+
+BLOCK_CANDIDATES = 256  # whose activations are made at once by one thread: 5 MiB at 5000 samples
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+
+
+@dataclass(frozen=True, eq=False)
+class Standardized:
+    """Candidates' activations, centred and divided by their standard deviation.
+
+    Attributes
+    ----------
+    rows : (m, n) float32 or float64; zero where dead.
+    live : (m,) bool, whether the deviation is beyond rounding noise.
+    """
+
+    rows: np.ndarray
+    live: np.ndarray
+
+
+class Columns:
+    """The candidates' activations on the samples, made in float32 for all and in float64 for a few."""
+
+    def __init__(self, W: np.ndarray, X: np.ndarray, bias: np.ndarray, activation: Activation) -> None:
+        self.dtype = product_dtype(W, X)
+        self._W, self._X, self._bias = W, np.ascontiguousarray(X, self.dtype), bias
+        self._act = activation_function(activation)
+
+    @property
+    def n(self) -> int:
+        """Samples."""
+        return len(self._X)
+
+    @property
+    def size(self) -> int:
+        """Candidates."""
+        return int(self._W.shape[1])
+
+    def exact(self, columns: np.ndarray) -> Standardized:
+        """Return a few candidates in float64 throughout."""
+        z = np.empty((len(columns), self.n))
+        exact_products(np.ascontiguousarray(self._W[:, columns].T, np.float64), self._X, z)
+        return self._standardized(z, columns, np.float64)
+
+    def each_block(self, columns: np.ndarray, use: Callable[[slice, Standardized], None]) -> None:
+        """Call ``use`` with every block of these candidates, in float32, on threads: the place in ``columns``, and the block."""
+
+        def made(first: int, stop: Stop) -> None:
+            if stop.is_set():
+                raise Stopped
+            place = slice(first, min(first + BLOCK_CANDIDATES, len(columns)))
+            w = np.ascontiguousarray(self._W[:, columns[place]].T, self.dtype)
+            use(place, self._standardized(w @ self._X.T, columns[place], np.float32))
+
+        for _ in ordered_map(made, range(0, len(columns), BLOCK_CANDIDATES), thread_count()):
+            pass
+
+    def _standardized(self, z: np.ndarray, columns: np.ndarray, dtype: Any) -> Standardized:
+        z += self._bias[columns, None].astype(z.dtype)
+        z = self._act(z.T).T
+        rows, live = np.empty(z.shape, dtype), np.empty(len(z), bool)
+        standardize_rows(z, rows, live)
+        return Standardized(rows, live)
+
+
+def memory_budget() -> int:
+    """Return how many bytes of activations are held at most: half of what the machine, or its control group, has."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 << 30
+    if CGROUP_LIMIT.exists() and (limit := CGROUP_LIMIT.read_text().strip()).isdigit():
+        total = min(total, int(limit))
+    return total // 2
