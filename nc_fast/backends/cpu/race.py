@@ -109,8 +109,8 @@ class Race:
         least_norm = np.maximum(self._norm - self._norm_error, EXHAUSTED * len(self._T))
         estimate = length**2 / (np.maximum(self._norm, least_norm) + self._damped)
         lowest = np.maximum(length - self._correlation_error, 0.0) ** 2 / (self._norm + self._norm_error + self._damped)
-        highest = (length + self._correlation_error) ** 2 / (least_norm + self._damped)
-        return estimate, lowest, np.minimum(highest, self._residual)
+        highest = np.minimum((length + self._correlation_error) ** 2 / (least_norm + self._damped), self._residual)
+        return estimate, np.minimum(lowest, highest), highest
 
     def _refresh(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Compute candidates afresh in float64; return their gains, -inf where exhausted, and what they keep outside the span."""
