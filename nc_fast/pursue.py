@@ -113,7 +113,7 @@ def pursuit(
             int(checks.generator("rng", rng).integers(2**63)),
         )
         if y is None:
-            source: Source = pool.batches(batches_read_twice("X", "y", X), targets=True)
+            source: Source = pool.batches(batches_read_twice("X", "y", X), may_be_empty=may_be_empty, targets=True)
         else:
             source = pool.labelled(X, y, may_be_empty=may_be_empty, targets=True)
         return pool, source, rules

@@ -32,7 +32,7 @@ def moments_on_ranks(
 ) -> tuple[CandidatePool, Source, Callable[..., ClassMoments]]:
     """Return the checked arguments of this rank, and the moments stage over all ranks' samples."""
     ranks = Ranks(group)
-    pool, source = ranks.agree(lambda: prepare(may_be_empty=True), lambda found: {"call": "class_moments", **_same_pool(found[0])})
+    pool, source = ranks.agree(lambda: prepare(may_be_empty=True), lambda found: {"call": "class_moments", **same_pool(found[0])})
     return pool, source, partial(_merged_moments, ranks)
 
 
@@ -47,7 +47,7 @@ def _sharded_samples(ranks: Ranks, prepare: Callable[..., Prepared]) -> tuple[Ca
 
     def same(found: Prepared) -> dict[str, Any]:
         pool, _, rules = found
-        return {**_same_rules(pool, rules, "samples"), **_same_pool(pool)}
+        return {**_same_rules(pool, rules, "samples"), **same_pool(pool)}
 
     pool, source, rules = ranks.agree(lambda: prepare(empty_source=True), same)
     stages = Stages(
@@ -117,7 +117,7 @@ def _same_rules(pool: CandidatePool, rules: SelectionRules, shard: str) -> dict[
     }
 
 
-def _same_pool(pool: CandidatePool) -> dict[str, Any]:
+def same_pool(pool: CandidatePool) -> dict[str, Any]:
     """Return what makes the pools of two ranks one pool."""
     shape = f"{tuple(pool.W.shape)} {checks.dtype_name(pool.W)}"
     return {**pool.described, "pool's shape and dtype": shape, "pool": fingerprint(pool.W)[:16] + fingerprint(pool.bias)[:16]}

@@ -28,7 +28,7 @@ class Traffic:
 
     Attributes
     ----------
-    received : "agreement", "labels", "moments", "scores", "selection" -> payload bytes; the transport's headers are not in it.
+    received : "agreement", "labels", "moments", "samples", "scores", "selection" -> payload bytes; the transport's headers are not in it.
     calls : collective calls, each of which all ranks wait for.
     headers, records : with ``shard="candidates"``, how many pools' bounds and how many candidates each rank sent.
     """

@@ -105,10 +105,14 @@ class Steps:
     Attributes
     ----------
     draw : blocks, how many, seed -> Drawn, or None where the source has no samples
-    total : sums over this process's samples, or None -> sums over all
+    sums : function that takes sums over this process's samples, None where it has none -> what it returns
+    picks : function that picks -> what it returns
+    total : sums over this process's samples -> sums over all
     """
 
     draw: Callable[[Iterable[Block], int, int], Drawn | None] = draw
+    sums: Callable[[Callable[[], Sums | None]], Sums | None] = lambda work: work()
+    picks: Callable[[Callable[[], PursuitPicks]], PursuitPicks] = lambda work: work()
     total: Callable[[Sums | None], Sums | None] = lambda own: own
 
 
@@ -125,7 +129,7 @@ def pursuit(pool: CandidatePool, source: Source, rules: PursuitRules, progress: 
     if np.abs(targets).max() <= RANK_TOLERANCE * largest:
         raise ValueError(f"y: expected labels or targets that vary, got the same on all {len(codes)} samples drawn")
     with reporting(progress, "pursuit") as report:
-        picks = _pursue(pool, drawn, targets, rules, report)
+        picks = steps.picks(lambda: _pursue(pool, drawn, targets, rules, report))
     neurons = pool.take(as_numpy(picks.indices))
     with reporting(progress, "head") as report:
         gram = _gram(neurons, source, drawn, rows, steps, report)
@@ -175,19 +179,24 @@ def _pursue(pool: CandidatePool, drawn: Drawn, targets: np.ndarray, rules: Pursu
 
 def _gram(neurons: CandidatePool, source: Source, drawn: Drawn, rows: int, steps: Steps, report: Report | None) -> Gram:
     """Return the Gram matrix of the picks' activations over all samples, by a second reading."""
-    put, samples = neurons.backend.put, neurons.backend.samples
-    arguments = {"bias": put(neurons.bias), "activation": neurons.activation, "precision": neurons.precision}
-    W, total, done = put(neurons.W), None, 0
+    W, bias = neurons.backend.put(neurons.W), neurons.backend.put(neurons.bias)
     exact = drawn.size < EXACT_BELOW * neurons.size
-    for block in source.blocks(0, rows):
-        Z = neurons.backend.activations(W, samples(block.X), **arguments)
-        total = add_samples(total, Z, targets_of(block.y, block.classes, drawn.classes), None, exact=exact)
-        done += block.size
-        if report:
-            report(done, drawn.size)
-    whole = steps.total(total)
+
+    def activations(X: Array) -> Array:
+        samples = neurons.backend.samples(X)
+        return neurons.backend.activations(W, samples, bias=bias, activation=neurons.activation, precision=neurons.precision)
+
+    def sums() -> Sums | None:
+        total: Sums | None = None
+        for block in source.blocks(0, rows):
+            T = targets_of(block.y, block.classes, drawn.classes)
+            total = add_samples(total, activations(block.X), T, None, exact=exact)
+            if report and total:
+                report(int(total.weight), drawn.size)
+        return total
+
+    whole = steps.total(steps.sums(sums))
     if whole is None or whole.weight != drawn.size:
         again = 0 if whole is None else int(whole.weight)
         raise ValueError(f"X: expected the same {drawn.size} samples at the second reading, got {again}")
-    Z = neurons.backend.activations(W, samples(drawn.X), **arguments)
-    return gram_of(whole, replace(drawn, X=Z))
+    return gram_of(whole, replace(drawn, X=activations(drawn.X)))
