@@ -53,9 +53,10 @@ def pursue(
     exact = block == 1 or (block == "auto" and len(X) * W.shape[1] <= SMALL_POOL)
     race = Race(Columns(W, X, bias, activation), T, k, damping, exact=exact)
     while race.picked < k:
-        size = 1 if exact else block if isinstance(block, int) else min(max(race.picked // AUTO_SHARE, 1), AUTO_MOST)
-        picked = race.pick_in_window(min(size, k - race.picked)) if not exact else 0
-        if not picked and not race.pick_exactly():
+        size = block if isinstance(block, int) else min(max(race.picked // AUTO_SHARE, 1), AUTO_MOST)
+        if not exact and race.pick_in_window(size, k - race.picked):
+            pass
+        elif not race.pick_exactly():  # where windows are not wanted, or float32 cannot tell any more
             break
         if report:
             report(race.picked, k)

@@ -127,8 +127,11 @@ class Race:
         gain[gain <= NOTHING_EXPLAINED * self._total] = 0.0
         return np.where(self._alive[places], gain, -np.inf), u
 
-    def pick_in_window(self, size: int) -> int:
-        """Pick up to ``size`` candidates, the best of a window of those with the largest gains; return how many."""
+    def pick_in_window(self, size: int, most: int) -> int:
+        """Pick up to ``size`` candidates, ``most`` of them, in a window of those with the largest gains; return how many.
+
+        The window's width depends on ``size`` alone, so that fewer picks are the first of more.
+        """
         n, least = len(self._T), NOTHING_EXPLAINED * self._total
         gain = np.where(self._alive & (self._norm > WINDOW_EXHAUSTED * n), self._estimates()[0], 0.0)
         width = min(max(WINDOW_PER_PICK * size, WINDOW[0]), WINDOW[1])
@@ -142,7 +145,7 @@ class Race:
         Z, Q = self._Z[places], self._Q[: self.picked]
         B = Z @ Q.T
         gram = (Z @ Z.T - B @ B.T).astype(np.float64)
-        chosen = greedy(gram, self._correlation[places], self._damped, WINDOW_EXHAUSTED * n, least, size)
+        chosen = greedy(gram, self._correlation[places], self._damped, WINDOW_EXHAUSTED * n, least, min(size, most))
         u = Z[chosen]
         for _ in range(2):
             u -= (u @ Q.T) @ Q
