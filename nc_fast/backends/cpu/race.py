@@ -37,7 +37,7 @@ class Race:
 
         def hold(place: slice, block: Standardized) -> None:
             self._Z[place], self._alive[place] = block.rows, block.live
-            self._correlation[place] = block.rows @ T32
+            self._correlation[place] = product(block.rows, T32)
 
         columns.each_block(self._index, hold)
         self._norm = np.full(m, float(n))
@@ -62,7 +62,7 @@ class Race:
         T32 = self._T.astype(np.float32)
 
         def measure(place: slice, block: Standardized) -> None:
-            gain[place] = np.where(block.live, ((block.rows @ T32).astype(np.float64) ** 2).sum(axis=1), -1.0)
+            gain[place] = np.where(block.live, (product(block.rows, T32).astype(np.float64) ** 2).sum(axis=1), -1.0)
 
         self._columns.each_block(everyone, measure)
         return np.sort(np.argsort(-gain, kind="stable")[:most])
@@ -143,12 +143,12 @@ class Race:
         if not len(places):
             return 0
         Z, Q = self._Z[places], self._Q[: self.picked]
-        B = Z @ Q.T
-        gram = (Z @ Z.T - B @ B.T).astype(np.float64)
+        B = product(Z, Q.T)
+        gram = (product(Z, Z.T) - product(B, B.T)).astype(np.float64)
         chosen = greedy(gram, self._correlation[places], self._damped, WINDOW_EXHAUSTED * n, least, min(size, most))
         u = Z[chosen]
         for _ in range(2):
-            u -= (u @ Q.T) @ Q
+            u -= product(product(u, Q.T), Q)
         q, R = np.linalg.qr(u.T.astype(np.float64))
         norm = R.diagonal() ** 2
         sound = int(np.argmin(np.append(norm > EXHAUSTED * n, False)))  # those before the first that adds nothing
@@ -177,7 +177,7 @@ class Race:
             if stop.is_set():
                 raise Stopped
             rows = slice(start, start + BLOCK_ROWS)
-            a = (self._Z[rows] @ q32).astype(np.float64)
+            a = product(self._Z[rows], q32).astype(np.float64)
             self._correlation[rows] -= a @ r
             self._norm[rows] -= (a**2).sum(axis=1)
 
@@ -193,6 +193,17 @@ class Race:
         explained = self._explained + [self._explained[-1] if self._explained else 0.0] * filled
         indices = np.concatenate([picks, left]).astype(np.int64)
         return PursuitPicks(indices, np.array(self._gains + [0.0] * filled), np.array(explained), len(self._index), filled)
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the matrix product of finite float32 numbers.
+
+    Once in many thousand calls OpenBLAS flags an invalid operation though all numbers that it returns are right: its vectors
+    reach beyond the end of a matrix.
+    """
+    with np.errstate(invalid="ignore"):
+        found: np.ndarray = a @ b
+        return found
 
 
 def greedy(gram: np.ndarray, correlation: np.ndarray, damped: float, exhausted: float, least: float, size: int) -> np.ndarray:
