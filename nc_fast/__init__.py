@@ -6,6 +6,7 @@ Mao et al., "Neuron Campaign for Initialization Guided by Information Bottleneck
 from importlib import import_module
 from types import ModuleType
 
+from nc_fast import candidates as candidates
 from nc_fast._projector import NullSpaceProjector
 from nc_fast._version import __version__
 from nc_fast.api import campaign, class_moments, select

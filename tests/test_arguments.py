@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import nc_fast
+import nc_fast.candidates
 import nc_fast.criteria
 from nc_fast.backends.registry import BACKENDS
 
@@ -31,6 +32,8 @@ CHECKPOINT = [3, b"m.npz", "m.pkl", "no/such/folder/m.npz", True]
 PROCESS_GROUP = ["gloo", 3]
 ALPHA = [-0.1, 1.1, np.nan, "0.5", None, True]
 COUNT = [0, -1, 10, 2.0, "2", None, True]
+AT_LEAST_ONE = [0, -1, 2.0, "2", None, True]
+SEED = ["x", None, -1, 2.5, True, [1]]
 MOMENTS_KIND = [None, 3, "x", (MOMENTS.mean, MOMENTS.m2)]
 
 # function -> (arguments that are right, argument -> values that are wrong)
@@ -92,6 +95,20 @@ WRONG = {
         {"criterion": lambda moments: (moments.spread(), moments.mean.argmax(0)), "moments": MOMENTS},
         {"criterion": ["ib", 3], "moments": MOMENTS_KIND},
     ),
+    nc_fast.candidates.gaussian: (
+        {"D": 4, "M": 3},
+        {"D": AT_LEAST_ONE, "M": AT_LEAST_ONE, "rng": SEED, "dtype": ["int32", "x", None, np.float16, int, ">f8"]},
+    ),
+    nc_fast.candidates.data_pairs: (
+        {"X": X, "y": Y, "M": 3},
+        {
+            "X": [*MATRIX, NAN, X > 0, X + 0j, X.astype(np.float16), np.zeros((12, 4)), 1e-160 * X, 1e160 * X],
+            "y": [None, "abc", Y[:3], Y[:, None], [None] * 12, LABELS[-1], np.zeros(12, int), np.zeros(12), X[:3], X[:, :0], NAN, X + 0j],
+            "M": AT_LEAST_ONE,
+            "rng": SEED,
+            "where": ["middle", "centre", None, 3],
+        },
+    ),
     nc_fast.ClassMoments.save: ({"self": MOMENTS, "path": "m.npz"}, {"path": [None, 3, b"m.npz", "m.pkl"]}),
     nc_fast.ClassMoments.load: ({"path": "m.npz"}, {"path": [None, 3, b"m.npz", "m.pkl"]}),
     nc_fast.ClassMoments.over: ({"self": MOMENTS, "classes": np.arange(4)}, {"classes": [np.arange(2), None, "x", 3]}),
@@ -148,10 +165,11 @@ def public_functions():
         item = getattr(nc_fast, name)
         if inspect.isfunction(item):
             yield item, set(inspect.signature(item).parameters)
-    for name in nc_fast.criteria.__all__:
-        item = getattr(nc_fast.criteria, name)
-        if inspect.isfunction(item):
-            yield item, set(inspect.signature(item).parameters)
+    for module in (nc_fast.candidates, nc_fast.criteria):
+        for name in module.__all__:
+            item = getattr(module, name)
+            if inspect.isfunction(item):
+                yield item, set(inspect.signature(item).parameters)
     for name, item in inspect.getmembers(nc_fast.ClassMoments, callable):
         parameters = set(inspect.signature(item).parameters) - {"self"} if not name.startswith("_") else set()
         if parameters:

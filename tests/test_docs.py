@@ -19,6 +19,7 @@ ONE_LINER = re.compile(r"^\| [^|]* \| `(?P<code>[^`]*)` \| \[", re.MULTILINE)  #
 OTHER_KINDS = {"", "bash", "eval-rst", "{eval-rst}", "{include}", "{toctree}"}
 MODULES = {
     "nc_fast": None,
+    "nc_fast.candidates": None,
     "nc_fast.criteria": None,
     "nc_fast.init": None,
     "nc_fast.testing": None,

@@ -17,14 +17,14 @@ PACKAGE = Path(nc_fast.__file__).parent
 # Lowest first. A module may import, at its top or inside a function, from lines above its own and from its own line's folders;
 # the longest name that fits says where a module belongs.
 LAYERS = [
-    ["_version", "_projector", "activations", "tolerances", "runtime", "inputs.arrays", "inputs.labels"],
+    ["_version", "_projector", "activations", "tolerances", "runtime", "inputs.arrays", "inputs.labels", "inputs.sparse"],
     ["files.untrusted", "merging", "picks"],
     ["files.read"],
     ["files.moments"],
     ["types"],
     ["inputs.checks", "inputs.targets"],
-    ["inputs.sources", "inputs.draw"],
-    ["criteria", "quota", "gram", "heads"],
+    ["inputs.sources", "inputs.draw", "inputs.means"],
+    ["criteria", "quota", "gram", "heads", "candidates"],
     ["backends.reference", "backends.cpu", "backends.gpu"],
     ["backends.registry", "testing"],
     ["stages.checkpoint"],

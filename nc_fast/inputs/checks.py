@@ -64,21 +64,22 @@ def weights(name: str, value: object, *, half: bool, form: str = "(D, M)") -> Ar
     return W
 
 
-def samples(name: str, value: object, W: Array, *, half: bool) -> Array:
-    """Check an (N, D) matrix of samples: floating or integer, where the checked weights W can meet it."""
-    _same_place(name, value, W)
+def samples(name: str, value: object, W: Array | None, *, half: bool) -> Array:
+    """Check an (N, D) matrix of samples: floating or integer, where the checked weights W, if any, can meet it."""
+    if W is not None:
+        _same_place(name, value, W)
     X = as_array(name, value)
     sample_form(name, X.shape, dtype_name(X), W, half=half)
     finite(name, X)
     return X
 
 
-def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array, *, half: bool) -> None:
+def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array | None, *, half: bool) -> None:
     """Check all of samples but their numbers."""
     if not dtype.startswith(("int", "uint")):
         _float_kind(name, dtype, half, also=" or integer")
     _matrix(name, shape, "(N, D)")
-    if shape[1] != W.shape[0]:
+    if W is not None and shape[1] != W.shape[0]:
         raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(shape)}")
     _non_empty(name, shape)
 

@@ -16,6 +16,7 @@ import numpy as np
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, empty_rows, is_tensor
 from nc_fast.inputs.labels import classified, join_labels
+from nc_fast.inputs.sparse import SparseRows, is_sparse
 from nc_fast.inputs.targets import labels_or_targets
 
 BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
@@ -179,10 +180,11 @@ def _block(X: Array, parts: list[np.ndarray]) -> Block:
     return Block(X, *classified(join_labels(parts)))
 
 
-def labelled(X: Any, y: object, W: Array, *, half: bool, targets: bool = False) -> Block | Slices:
-    """Check samples, for the checked weights W, and their labels, or with ``targets`` their labels or float targets."""
-    if sliced := _is_sliced(X):
-        checks.sample_form("X", tuple(X.shape), _dtype_of(X).name, W, half=half)
+def labelled(X: Any, y: object, W: Array | None, *, half: bool, targets: bool = False) -> Block | Slices:
+    """Check samples, for the checked weights W if any, and their labels, or with ``targets`` their labels or float targets."""
+    if sliced := is_sparse(X) or _is_sliced(X):
+        checks.sample_form("X", tuple(X.shape), dtype_of(X).name, W, half=half)
+        X = SparseRows(X) if is_sparse(X) else X
     else:
         X = checks.samples("X", X, W, half=half)
     found = classified(labels_or_targets("y", y, X.shape[0], targets=targets))
@@ -216,7 +218,7 @@ def _is_sliced(X: object) -> bool:
     return not is_tensor(X) and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
 
 
-def _dtype_of(X: Any) -> np.dtype[Any]:
+def dtype_of(X: Any) -> np.dtype[Any]:
     """Return the NumPy dtype of an array-like's slices."""
     try:
         dtype: np.dtype[Any] = np.dtype(X.dtype)
