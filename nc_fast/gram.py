@@ -65,8 +65,12 @@ class Gram:
         return replace(self, mean=self.mean[:j], gram=self.gram[:j, :j], cross=self.cross[:j], rows=(Z[:, :j], T, weights))
 
 
-def targets_of(y: np.ndarray, own: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Return (n, C) float64 targets: y itself, or one-hot of y, indices into ``own``, over all classes."""
+def targets_of(y: np.ndarray, own: np.ndarray, drawn: Drawn) -> np.ndarray:
+    """Return (n, C) float64 targets: y itself, or one-hot of y, indices into ``own``, over all classes of the first reading."""
+    if y.shape[1:] != drawn.y.shape[1:]:
+        first, again = (f"{part.shape[1]} float targets" if part.ndim > 1 else "labels" for part in (drawn.y, y))
+        raise ValueError(f"y: expected {first} as at the first reading, got {again}")
+    classes = drawn.classes
     if not len(classes):
         return y
     columns = np.searchsorted(classes, own.astype(classes.dtype))
@@ -91,19 +95,22 @@ def stream_gram(
     """
     total: Sums | None = None
     for Z, block in blocks:
-        T = targets_of(block.y, block.classes, drawn.classes)
+        T = targets_of(block.y, block.classes, drawn)
         exact = drawn.size < EXACT_BELOW * Z.shape[1]
-        total = add_samples(total, Z, T, weights, exact=exact)
+        total = add_samples(total, like(drawn.X, Z), T, weights, exact=exact)
     assert total is not None
-    return gram_of(total, drawn, None if weights is None else weights[rows])
+    if weights is None and total.weight != drawn.size:
+        raise ValueError(f"Z: expected the same {drawn.size} samples at the second reading, got {int(total.weight)}")
+    return gram_of(total, drawn, "Z, T", None if weights is None else weights[rows])
 
 
-def gram_of(total: Sums, drawn: Drawn, weights: np.ndarray | None = None) -> Gram:
+def gram_of(total: Sums, drawn: Drawn, names: str, weights: np.ndarray | None = None) -> Gram:
     """Return the sums over all samples as what is solved, with the activations of those drawn."""
     codes, own = classified(drawn.y)
-    T = targets_of(codes, own, drawn.classes)
+    T = targets_of(codes, own, drawn)
     kept = (as_numpy(drawn.X), T, np.ones(len(T)) if weights is None else weights)
     mean, target_mean, gram, cross = (as_numpy(array) for array in (total.mean, total.target_mean, total.gram, total.cross))
+    checks.no_overflow(float(max(np.abs(gram).max(), np.abs(cross).max())), names)
     return Gram(total.weight, mean, target_mean, gram, cross, drawn.classes if len(drawn.classes) else None, kept)
 
 
@@ -124,7 +131,8 @@ def add_samples(total: Sums | None, Z: Array, T: np.ndarray, weights: np.ndarray
             share = like(Z, weights[rows] / weight)
         mean, target_mean = (_mean(array, share) for array in (z, t))
         dtype = xp.float64 if exact else z.dtype
-        z, t = (xp.asarray(array, dtype=dtype) - xp.asarray(m, dtype=dtype) for array, m in ((z, mean), (t, target_mean)))
+        z = xp.asarray(z, dtype=dtype) - xp.asarray(mean, dtype=dtype)
+        t = xp.asarray(t - target_mean, dtype=dtype)  # centred in float64: targets may be far from 0
         if share is not None:
             root = xp.asarray(xp.sqrt(share * weight), dtype=dtype)[:, None]
             z, t = z * root, t * root

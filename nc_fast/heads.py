@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -110,13 +110,14 @@ def ridge_head(
     if T is None:
         if sample_weight is not None:
             raise TypeError("sample_weight: expected None with batches, got values")
-        source = Batches(batches_read_twice("Z", "T", Z), _checked, targets=True, names=("Z", "T"))
+        source = Batches(batches_read_twice("Z", "T", Z), _checked_alike(), targets=True, names=("Z", "T"))
         drawn = drawn_from(source.blocks(0, TILE_ROWS), "Z")
-        return solve(stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength)
+        return solve(stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength, drawn.X)
     Z = _checked(Z)
     whole = Block(Z, *classified(labels_or_targets("T", T, Z.shape[0], targets=True)))
     weights = None if sample_weight is None else checked_weights(sample_weight, Z.shape[0])
-    numbers = draw([Block(np.arange(whole.size)[:, None], whole.y, whole.classes)], LOO_ROWS, seed=0)
+    counted = np.arange(whole.size) if weights is None else np.flatnonzero(weights)
+    numbers = draw([Block(counted[:, None], whole.y[counted], whole.classes)], LOO_ROWS, seed=0)
     assert numbers
     rows = numbers.X[:, 0]
     drawn = Drawn(Z[like(Z, rows)], numbers.y, numbers.keys, numbers.classes, numbers.size)
@@ -174,3 +175,17 @@ def solve(gram: Gram, ridge: float | None, template: object = None) -> RidgeHead
 
 def _checked(Z: Any) -> Array:
     return checks.weights("Z", Z, half=False, form="(N, k)")
+
+
+def _checked_alike() -> Callable[[Any], Array]:
+    """Return a check of batches, which are all of as many activations as the first."""
+    widths: list[int] = []
+
+    def checked(Z: Any) -> Array:
+        Z = _checked(Z)
+        widths.append(Z.shape[1])
+        if Z.shape[1] != widths[0]:
+            raise ValueError(f"Z: expected {widths[0]} activations as in the first batch, got {Z.shape[1]}")
+        return Z
+
+    return checked

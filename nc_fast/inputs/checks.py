@@ -195,10 +195,10 @@ def enough_classes(weight: float, classes: np.ndarray) -> None:
         raise ValueError(f"y: expected at least two classes when alpha < 1, got {len(classes)}: {classes.tolist()}")
 
 
-def no_overflow(largest: float) -> None:
-    """Check the largest magnitude among a criterion's terms: finite W, X and bias may give activations that overflow."""
+def no_overflow(largest: float, names: str = "W, X, bias") -> None:
+    """Check the largest magnitude among sums over activations: those of finite W, X and bias may overflow."""
     if not isfinite(largest):
-        raise ValueError(f"W, X, bias: expected activations with finite moments, got an overflow ({largest}); scale them down")
+        raise ValueError(f"{names}: expected activations with finite moments, got an overflow ({largest}); scale them down")
 
 
 def finite(name: str, array: Array, first_row: int = 0) -> None:

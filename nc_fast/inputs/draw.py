@@ -55,7 +55,7 @@ def lowest(drawn: Drawn, n: int) -> Drawn:
 
 def join(parts: list[Drawn], n: int) -> Drawn:
     """Return draws from the parts of a source as one of the whole."""
-    X = array_namespace(parts[0].X).concatenate([part.X for part in parts])
+    X = array_namespace(parts[0].X).concatenate([like(parts[0].X, part.X) for part in parts])
     classes = classified(join_labels([part.classes for part in parts]))[1]
     y = join_labels([part.y for part in parts])
     return lowest(Drawn(X, y, np.concatenate([part.keys for part in parts]), classes, sum(part.size for part in parts)), n)

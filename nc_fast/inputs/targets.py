@@ -9,6 +9,8 @@ import numpy as np
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.checks import as_array, finite, label_values
 
+LEAST_TARGET, LARGEST_TARGET = 1e-30, 1e30  # float32 products of targets neither under- nor overflow; nor do float64 squares
+
 
 def labels_or_targets(name: str, value: object, n_samples: int, *, targets: bool) -> np.ndarray:
     """Check (N,) labels; or with ``targets`` also (N,) or (N, T) floats, and return those as (N, T) float64."""
@@ -18,6 +20,8 @@ def labels_or_targets(name: str, value: object, n_samples: int, *, targets: bool
     if y.ndim not in (1, 2) or y.shape[0] != n_samples or 0 in y.shape:
         raise ValueError(f"{name}: expected float targets of shape (N,) or (N, T) with N = {n_samples}, got {y.shape}")
     finite(name, y)
+    if (largest := np.abs(y).max()) > LARGEST_TARGET:
+        raise ValueError(f"{name}: expected float targets of at most {LARGEST_TARGET:g}, got {largest:g}; scale them down")
     return y.reshape(n_samples, -1).astype(np.float64)
 
 
@@ -39,6 +43,6 @@ def batches_read_twice(name: str, labels: str, value: Any) -> Any:
     got = type(value).__name__
     if hasattr(value, "shape") or not hasattr(value, "__iter__"):
         raise TypeError(f"{labels}: expected labels or float targets, or {name} as an iterable of batches, got None with {got}")
-    if iter(value) is value:
+    if hasattr(value, "__next__"):  # an iterator; a loader is not asked for one here, which may start its workers
         raise TypeError(f"{name}: expected batches that can be read twice, such as a list or a DataLoader, got {got}")
     return value

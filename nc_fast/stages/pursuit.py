@@ -13,6 +13,7 @@ from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, like
 from nc_fast.inputs.draw import Drawn, draw
 from nc_fast.inputs.labels import classified
 from nc_fast.inputs.sources import Block, Source, block_rows
+from nc_fast.inputs.targets import LEAST_TARGET
 from nc_fast.picks import PursuitPicks
 from nc_fast.runtime.caller import warn_caller
 from nc_fast.runtime.progress import Progress, Report, reporting
@@ -123,10 +124,10 @@ def pursuit(pool: CandidatePool, source: Source, rules: PursuitRules, progress: 
     if drawn is None:
         raise ValueError("X: expected at least one sample, got none")
     codes, own = classified(drawn.y)
-    targets = targets_of(codes, own, drawn.classes)
-    targets -= targets.mean(axis=0)
-    largest = np.abs(drawn.y).max() if drawn.y.ndim == 2 else 1.0
-    if np.abs(targets).max() <= RANK_TOLERANCE * largest:
+    targets = targets_of(codes, own, drawn)
+    largest = np.abs(targets).max()
+    targets = targets - targets.mean(axis=0)  # not in place: float targets are those drawn, which the head needs as they are
+    if np.abs(targets).max() <= max(RANK_TOLERANCE * largest, LEAST_TARGET):
         raise ValueError(f"y: expected labels or targets that vary, got the same on all {len(codes)} samples drawn")
     with reporting(progress, "pursuit") as report:
         picks = steps.picks(lambda: _pursue(pool, drawn, targets, rules, report))
@@ -189,7 +190,7 @@ def _gram(neurons: CandidatePool, source: Source, drawn: Drawn, rows: int, steps
     def sums() -> Sums | None:
         total: Sums | None = None
         for block in source.blocks(0, rows):
-            T = targets_of(block.y, block.classes, drawn.classes)
+            T = targets_of(block.y, block.classes, drawn)
             total = add_samples(total, activations(block.X), T, None, exact=exact)
             if report and total:
                 report(int(total.weight), drawn.size)
@@ -199,4 +200,4 @@ def _gram(neurons: CandidatePool, source: Source, drawn: Drawn, rows: int, steps
     if whole is None or whole.weight != drawn.size:
         again = 0 if whole is None else int(whole.weight)
         raise ValueError(f"X: expected the same {drawn.size} samples at the second reading, got {again}")
-    return gram_of(whole, replace(drawn, X=activations(drawn.X)))
+    return gram_of(whole, replace(drawn, X=activations(drawn.X)), "W, X, bias")

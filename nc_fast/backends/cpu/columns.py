@@ -12,6 +12,7 @@ import numpy as np
 
 from nc_fast.backends.cpu.activations import Activation, activation_function, product_dtype
 from nc_fast.backends.cpu.kernels import exact_products, standardize_rows
+from nc_fast.inputs import checks
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, thread_count
 
 BLOCK_CANDIDATES = 256  # whose activations are made at once by one thread: 5 MiB at 5000 samples
@@ -80,6 +81,7 @@ class Columns:
         z = self._act(z.T).T
         rows, live = np.empty(z.shape, dtype), np.empty(len(z), bool)
         standardize_rows(z, rows, live)
+        checks.no_overflow(float(np.abs(rows[:, 0]).max()))  # a number that is not finite makes its whole row NaN
         return Standardized(rows, live)
 
 

@@ -168,7 +168,7 @@ class Race:
         r = q @ self._T
         for share in (r**2).sum(axis=1):
             self._residual = max(self._residual - float(share), 0.0)
-            self._explained.append(1.0 - self._residual / self._total)
+            self._explained.append(1.0 - self._residual / self._total if self._total else 0.0)
         if not picks or self.picked == len(self._Q):
             return
         q32 = np.ascontiguousarray(q.T, np.float32)

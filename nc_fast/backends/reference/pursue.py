@@ -9,6 +9,7 @@ import numpy as np
 
 from nc_fast.backends.reference.activations import activations
 from nc_fast.backends.reference.select import lowest_tied
+from nc_fast.inputs import checks
 from nc_fast.picks import PursuitPicks
 from nc_fast.tolerances import EXHAUSTED, NOTHING_EXPLAINED, RANK_TOLERANCE
 
@@ -76,7 +77,9 @@ def pursue(
 
 def standardized(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the columns centred and divided by their standard deviation, and which have one beyond rounding noise."""
-    z = z / np.maximum(np.abs(z).max(axis=0), np.finfo(np.float64).tiny)  # squares neither over- nor underflow
+    largest = np.abs(z).max(axis=0)
+    checks.no_overflow(float(largest.max()))
+    z = z / np.maximum(largest, np.finfo(np.float64).tiny)  # squares neither over- nor underflow
     z -= z[0].copy()  # a constant column becomes exactly 0
     z -= z.mean(axis=0)
     deviation = z.std(axis=0)
