@@ -18,7 +18,7 @@ from nc_fast.picks import PursuitPicks
 from nc_fast.runtime.caller import warn_caller
 from nc_fast.runtime.progress import Progress, Report, reporting
 from nc_fast.stages.moments import CandidatePool
-from nc_fast.tolerances import RANK_TOLERANCE
+from nc_fast.tolerances import NOTHING_EXPLAINED
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +127,7 @@ def pursuit(pool: CandidatePool, source: Source, rules: PursuitRules, progress: 
     targets = targets_of(codes, own, drawn)
     largest = np.abs(targets).max()
     targets = targets - targets.mean(axis=0)  # not in place: float targets are those drawn, which the head needs as they are
-    if np.abs(targets).max() <= max(RANK_TOLERANCE * largest, LEAST_TARGET):
+    if np.abs(targets).max() <= max(NOTHING_EXPLAINED * largest, LEAST_TARGET):
         raise ValueError(f"y: expected labels or targets that vary, got the same on all {len(codes)} samples drawn")
     with reporting(progress, "pursuit") as report:
         picks = steps.picks(lambda: _pursue(pool, drawn, targets, rules, report))
