@@ -33,7 +33,7 @@ def campaign(
     y: Array,
     k: int,
     *,
-    bias: Array | float = 0.0,
+    bias: Array | float | str = 0.0,
     activation: str | Callable[[Any], Any] = "relu",
     alpha: float = 0.5,
     by_class: bool = True,
@@ -54,13 +54,15 @@ def campaign(
         The pool; **columns are neurons** (``torch.nn.Linear.weight`` transposed).
     X : (N, D) floating or integer
         Samples as the layer sees them. Integers (uint8 images) are converted tile by tile, not scaled. A np.memmap, or an
-        array-like that only slices (h5py, Zarr), is read in slices of at most 128 MiB, each once.
+        array-like that only slices (h5py, Zarr), is read in slices of at most 128 MiB, each once. scipy.sparse of any format
+        is converted to CSR once; its slices are dense one at a time.
     y : (N,) integer, boolean or string labels
         Any values; gaps are fine.
     k : int, 1 <= k <= M
         Neurons to pick.
-    bias : number or (M,), default 0
-        The bias that will be installed with each neuron; scores use it.
+    bias : number, (M,) or "center", default 0
+        The bias that will be installed with each neuron; scores use it. "center" is the bias that centres each candidate's
+        pre-activation: minus the mean of ``X @ w`` over all samples, which are then read once more.
     activation : str or callable, default "relu"
         identity, relu, leaky_relu, elu, gelu, gelu_tanh, silu, tanh, sigmoid or softplus; or an elementwise function of an
         (n, m) block (slower).
@@ -141,6 +143,7 @@ def campaign(
     checks.choice("shard", shard, SHARDS)
     if process_group is None:
         pool, source, rules = prepare()
+        pool = pool.centred(source)
         stages = Stages(screen=screened if method == "screened" else None)
     else:
         pool, source, rules, stages = import_module("nc_fast.distributed").campaign_on_ranks(process_group, shard, prepare)
@@ -152,7 +155,7 @@ def class_moments(
     X: Array | Iterable[tuple[Array, Array]],
     y: Array | None = None,
     *,
-    bias: Array | float = 0.0,
+    bias: Array | float | str = 0.0,
     activation: str | Callable[[Any], Any] = "relu",
     backend: str = "auto",
     precision: str = "auto",
@@ -209,11 +212,14 @@ def class_moments(
         checkpoint_path(checkpoint)
         pool = CandidatePool.checked("W", W, bias, activation, backend, precision)
         if y is None:
+            if pool.centres:
+                raise ValueError("bias: expected numbers with batches, which are read once, got 'center'; it needs a reading of its own")
             return pool, pool.batches(X, may_be_empty=may_be_empty)
         return pool, pool.labelled(X, y, may_be_empty=may_be_empty)
 
     if process_group is None:
         (pool, source), moments = prepare(), moments_stage
+        pool = pool.centred(source)
     else:
         pool, source, moments = import_module("nc_fast.distributed").moments_on_ranks(process_group, prepare)
     with reporting(progress, "moments") as report:

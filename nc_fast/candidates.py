@@ -152,7 +152,7 @@ def data_pairs(X: Array, y: Array, M: int, rng: int | np.random.Generator = 0, *
     if targets:
         places = places[:, _resampled(generator, _target_distances(source.y, pairs) / np.sqrt(squared), M)]
 
-    mean = None if midway else feature_sums(source, D) / N
+    mean = None if midway else feature_sums(source, D)[:-1] / N
     W, bias = np.empty((M, D), dtype), np.empty(M, dtype)
 
     def fill(block: slice, _: object) -> None:

@@ -120,6 +120,7 @@ def pursuit(
 
     if process_group is None:
         (pool, source, rules), steps = prepare(), Steps()
+        pool = pool.centred(source)
     else:
         pool, source, rules, steps = import_module("nc_fast.distributed").pursuit_on_ranks(process_group, prepare)
     return compose(pool, source, rules, progress, steps)

@@ -59,7 +59,7 @@ CASES = [
     ("k float", {"k": 2.0}, TypeError, "k: expected an integer, got 2.0"),
     ("k bool", {"k": True}, TypeError, "k: expected an integer, got True"),
     ("bias shape", {"bias": np.ones(M + 1)}, ValueError, r"bias: expected a number or shape \(M,\) = \(9,\), got \(10,\)"),
-    ("bias kind", {"bias": "zero"}, TypeError, "bias: expected a number or"),
+    ("bias kind", {"bias": "zero"}, TypeError, r"bias: expected a number, \(M,\) numbers or 'center', got 'zero'"),
     ("bias nan", {"bias": with_value(np.zeros(M), 4, np.nan)}, ValueError, r"bias: expected finite numbers, got nan at \(4,\)"),
     ("bias inf", {"bias": float("inf")}, ValueError, r"bias: expected finite numbers, got inf"),
     ("alpha range", {"alpha": 1.5}, ValueError, r"alpha: expected a number in \[0, 1\], got 1.5"),

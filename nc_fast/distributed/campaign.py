@@ -17,6 +17,7 @@ from nc_fast.distributed.merge import merge_samples, union_of_classes
 from nc_fast.distributed.ranks import Ranks
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, as_numpy, like
+from nc_fast.inputs.means import feature_sums
 from nc_fast.inputs.sources import Block, Slices, Source
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.campaign import Picked, SelectionRules, Stages, picked, scored
@@ -33,7 +34,7 @@ def moments_on_ranks(
     """Return the checked arguments of this rank, and the moments stage over all ranks' samples."""
     ranks = Ranks(group)
     pool, source = ranks.agree(lambda: prepare(may_be_empty=True), lambda found: {"call": "class_moments", **same_pool(found[0])})
-    return pool, source, partial(_merged_moments, ranks)
+    return centred_over_ranks(ranks, pool, source), source, partial(_merged_moments, ranks)
 
 
 def campaign_on_ranks(group: Any, shard: str, prepare: Callable[..., Prepared]) -> tuple[CandidatePool, Source, SelectionRules, Stages]:
@@ -50,6 +51,7 @@ def _sharded_samples(ranks: Ranks, prepare: Callable[..., Prepared]) -> tuple[Ca
         return {**_same_rules(pool, rules, "samples"), **same_pool(pool)}
 
     pool, source, rules = ranks.agree(lambda: prepare(empty_source=True), same)
+    pool = centred_over_ranks(ranks, pool, source)
     stages = Stages(
         moments=partial(_merged_moments, ranks),
         score=lambda moments, rules: ranks.agree(lambda: scored(moments, rules)),
@@ -70,6 +72,7 @@ def _sharded_candidates(ranks: Ranks, prepare: Callable[..., Prepared]) -> tuple
     pool, source, rules = ranks.agree(lambda: prepare(empty_pool=True), same)
     widths = ranks.all_gather_numpy(np.array(pool.size), "agreement").tolist()
     checks.count("k", rules.k, sum(widths))
+    pool = ranks.agree(lambda: pool.centred(source))
 
     def moments(pool: CandidatePool, source: Source, report: Report | None, checkpoint: Path | None) -> ClassMoments:
         def own() -> ClassMoments:
@@ -96,6 +99,17 @@ def _merged_moments(ranks: Ranks, pool: CandidatePool, source: Source, report: R
     return merge_samples(ranks, own.over(classes))
 
 
+def centred_over_ranks(ranks: Ranks, pool: CandidatePool, source: Source) -> CandidatePool:
+    """Return the pool, the same on every rank, with biases that centre it over all ranks' samples."""
+
+    def sums(source: Source, n_features: int) -> np.ndarray:
+        own = ranks.agree(lambda: feature_sums(source, n_features))
+        total: np.ndarray = ranks.all_gather_numpy(own, "moments").sum(axis=0)
+        return total
+
+    return pool.centred(source, sums)
+
+
 def _counts_alone(pool: CandidatePool, source: Source) -> ClassMoments:
     """Return the moments of a pool of no candidates."""
     assert isinstance(source, (Block, Slices))
@@ -120,7 +134,8 @@ def _same_rules(pool: CandidatePool, rules: SelectionRules, shard: str) -> dict[
 def same_pool(pool: CandidatePool) -> dict[str, Any]:
     """Return what makes the pools of two ranks one pool."""
     shape = f"{tuple(pool.W.shape)} {checks.dtype_name(pool.W)}"
-    return {**pool.described, "pool's shape and dtype": shape, "pool": fingerprint(pool.W)[:16] + fingerprint(pool.bias)[:16]}
+    bias = "center" if pool.centres else fingerprint(pool.bias)[:16]
+    return {**pool.described, "pool's shape and dtype": shape, "pool": fingerprint(pool.W)[:16] + bias}
 
 
 def _own_checkpoint(ranks: Ranks, path: Path | None) -> Path | None:

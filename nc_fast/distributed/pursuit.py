@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast.distributed.campaign import same_pool
+from nc_fast.distributed.campaign import centred_over_ranks, same_pool
 from nc_fast.distributed.merge import union_of_classes
 from nc_fast.distributed.ranks import Ranks
 from nc_fast.gram import Sums, merge_sums
@@ -37,6 +37,7 @@ def pursuit_on_ranks(group: Any, prepare: Callable[..., Prepared]) -> tuple[Cand
         return {"call": "pursuit", **same_pool(pool), **{"rng" if name == "seed" else name: value for name, value in vars(rules).items()}}
 
     pool, source, rules = ranks.agree(lambda: prepare(may_be_empty=True), same)
+    pool = centred_over_ranks(ranks, pool, source)
     sizes = ranks.all_gather_numpy(np.array(source.size), "agreement")
     first = ranks.rank * STREAM if isinstance(source, Batches) else int(sizes[: ranks.rank].sum())
     return (

@@ -108,7 +108,8 @@ def biases(value: object, W: Array) -> np.ndarray:
     """Check a bias: a number, or (M,) numbers; return (M,) float64."""
     bias = as_numpy(as_array("bias", value))
     if bias.dtype.kind not in "fiu":
-        raise TypeError(f"bias: expected a number or (M,) numbers, got {bias.dtype}")
+        got = repr(value) if isinstance(value, str) else bias.dtype
+        raise TypeError(f"bias: expected a number, (M,) numbers or 'center', got {got}")
     if bias.shape not in ((), (W.shape[1],)):
         raise ValueError(f"bias: expected a number or shape (M,) = ({W.shape[1]},), got {bias.shape}")
     finite("bias", bias)

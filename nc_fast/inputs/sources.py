@@ -135,8 +135,8 @@ class Batches:
             except (TypeError, ValueError):
                 raise TypeError(f"{X_name}: expected batches ({X_name}, {y_name}), got {type(pair).__name__} as batch {number}") from None
             try:
-                if done and len(X) <= done:
-                    done -= len(X)
+                if done and (n := X.shape[0] if is_sparse(X) else len(X)) <= done:
+                    done -= n
                     continue
                 X = self.checked(X)
                 y = labels_or_targets(y_name, y, X.shape[0], targets=self.targets)
@@ -189,6 +189,14 @@ def labelled(X: Any, y: object, W: Array | None, *, half: bool, targets: bool = 
         X = checks.samples("X", X, W, half=half)
     found = classified(labels_or_targets("y", y, X.shape[0], targets=targets))
     return (Slices if sliced else Block)(X, *found)
+
+
+def batch(X: Any, W: Array, *, half: bool) -> Array:
+    """Check the samples of a batch, for the checked weights W; return them dense."""
+    if is_sparse(X):
+        checks.sample_form("X", tuple(X.shape), X.dtype.name, W, half=half)
+        X = SparseRows(X)[:]
+    return checks.samples("X", X, W, half=half)
 
 
 def block_rows(n_features: int) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 from nc_fast.backends.registry import Backend, resolve
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, is_tensor, like, take_columns
-from nc_fast.inputs.sources import Batches, Block, Slices, Source, block_rows, labelled
+from nc_fast.inputs.means import centring, feature_sums
+from nc_fast.inputs.sources import Batches, Block, Slices, Source, batch, block_rows, labelled
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.checkpoint import Checkpoint, fingerprint
 from nc_fast.types import ClassMoments
@@ -28,6 +29,7 @@ class CandidatePool:
     ----------
     W : (D, M), columns are neurons, as the user gave them.
     bias : (M,) float64, NumPy.
+    centres : whether the bias is still to be found, by :meth:`centred`.
     activation : name in the table, or a callable on an (n, m) block.
     named : the activation, in words.
     precision : of the matrix product on a GPU.
@@ -40,6 +42,7 @@ class CandidatePool:
     named: str
     precision: str
     backend: Backend
+    centres: bool = False
 
     @staticmethod
     def checked(
@@ -47,13 +50,14 @@ class CandidatePool:
     ) -> CandidatePool:
         """Check what a user passes as candidates; ``name`` is that of the argument W."""
         W, chosen = weights(name, W, backend, may_be_empty=may_be_empty)
-        b = checks.biases(bias, W)
+        centres = isinstance(bias, str) and bias == "center"
+        b = checks.biases(0.0 if centres else bias, W)
         act = checks.activation(activation)
         precision = checks.choice("precision", precision, PRECISIONS if chosen.on_gpu else ("auto",))
         named = act if isinstance(act, str) else getattr(act, "__qualname__", type(act).__name__)
         if not (isinstance(act, str) or chosen.on_gpu):
             act = checks.elementwise(act, tensors=is_tensor(W))
-        return CandidatePool(W, b, act, named, precision, chosen)
+        return CandidatePool(W, b, act, named, precision, chosen, centres)
 
     @property
     def size(self) -> int:
@@ -91,9 +95,16 @@ class CandidatePool:
             raise TypeError(f"y: expected (N,) labels, or X as an iterable of (X, y) batches, {got}")
 
         def checked(X: Any) -> Array:
-            return self.backend.samples(checks.samples("X", X, self.W, half=self.backend.on_gpu))
+            return self.backend.samples(batch(X, self.W, half=self.backend.on_gpu))
 
         return Batches(batches, checked, may_be_empty, targets)
+
+    def centred(self, source: Source, sums: Callable[[Source, int], np.ndarray] = feature_sums) -> CandidatePool:
+        """Return the pool with the numbers that ``bias="center"`` stands for; it needs a reading of the source of its own.
+
+        ``sums`` may add up the feature sums of several processes.
+        """
+        return replace(self, bias=centring(self.W, sums(source, self.n_features)), centres=False) if self.centres else self
 
     def no_moments(self) -> ClassMoments:
         """Return the moments of no samples."""

@@ -32,7 +32,7 @@ def parts(n, size, uneven=False):
 def share(W, X, y, rank, size, shard, uneven=False):
     """A rank's arguments."""
     if shard == "samples":
-        mine = parts(len(X), size, uneven)[rank]
+        mine = parts(X.shape[0], size, uneven)[rank]
         return W, X[mine], y[mine]
     return W[:, parts(W.shape[1], size, uneven)[rank]], X, y
 
