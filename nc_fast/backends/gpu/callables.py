@@ -35,7 +35,7 @@ def moments_by_callable(
         before, share = count[rows, None], (more / (count[rows] + more))[:, None]
         for first in range(0, M, m):
             block = slice(first, min(first + m, M))
-            z = _activations(activation, (x @ W[:, block].double() + bias[block]).to(given))
+            z = apply_callable(activation, (x @ W[:, block].double() + bias[block]).to(given))
             if c == 0:
                 pivot[block] = z[0]
             z = z - pivot[block]
@@ -49,7 +49,8 @@ def moments_by_callable(
     return mean.add_(pivot), m2
 
 
-def _activations(activation: Callable[[Any], Any], z: torch.Tensor) -> torch.Tensor:
+def apply_callable(activation: Callable[[Any], Any], z: torch.Tensor) -> torch.Tensor:
+    """Return the activations of (n, m) pre-activations in float64."""
     shape, found = z.shape, activation(z)
     if not isinstance(found, torch.Tensor) or found.shape != shape:
         raise ValueError(f"activation: expected a tensor of shape {tuple(shape)}, got {tuple(getattr(found, 'shape', ()))}")
