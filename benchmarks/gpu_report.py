@@ -29,6 +29,7 @@ from inputs import shared_folder
 
 import nc_fast
 from nc_fast.backends.gpu.moments import class_moments
+from nc_fast.backends.gpu.pursue import pursue
 from nc_fast.backends.gpu.select import select
 from nc_fast.files.read import load_idx_folder
 
@@ -37,6 +38,7 @@ PRODUCTS = {"auto": (torch.float16, 3), "fp16": (torch.float16, 1), "tf32": ("tf
 SANITIZED = """
 import numpy as np, torch
 from nc_fast.backends.gpu.moments import class_moments
+from nc_fast.backends.gpu.pursue import pursue
 from nc_fast.backends.gpu.select import select
 rng = np.random.default_rng(0)
 codes = torch.arange(700, device="cuda") % 3
@@ -46,6 +48,8 @@ bias = torch.zeros(300, dtype=torch.float64, device="cuda")
 class_moments(W, X, codes, np.arange(3), bias=bias, activation="relu")
 score, pool = torch.rand(300, dtype=torch.float64, device="cuda"), torch.arange(300, device="cuda") % 2
 select(W, score, pool, torch.tensor([20, 20], device="cuda"))
+T = torch.randn(700, 3, dtype=torch.float64, device="cuda")
+pursue(W, X, T - T.mean(0), 20, bias=bias, activation="relu", damping=1e-3, block=1)
 torch.cuda.synchronize()
 """
 
@@ -78,6 +82,29 @@ def selection_rows(machine: Machine, shape: Shape, ceilings: Ceilings) -> Iterat
         seconds, peak, _ = machine.measure(lambda pool=pool, quota=quota: select(W, score, pool, quota))
         select(W, score, pool, quota, report=lambda *now, rounds=rounds: rounds.append(now))
         yield Row("selection", name, str(shape), seconds, W.nbytes / ceilings.copy, peak, {"rounds": len(rounds)})
+
+
+def pursuit_rows(machine: Machine, shape: Shape, ceilings: Ceilings) -> Iterator[Row]:
+    """Yield a pursuit of the classes; ``floor`` is the time in which a device copy reads the columns as often as there are picks."""
+    W, X, y = draw(shape, machine)
+    T = torch.nn.functional.one_hot(y, shape.C).double()
+    options = {"bias": torch.zeros(shape.M, dtype=torch.float64, device=machine.device), "activation": "relu", "damping": 1e-3, "block": 1}
+    columns = 4 * shape.N * shape.M
+
+    def call(k: int = shape.k) -> Any:
+        return pursue(W, X, T - T.mean(0), k, **options)
+
+    seconds, peak, found = machine.measure(call, 1)
+    start, _, _ = machine.measure(lambda: call(1), 1)
+    notes = {
+        "ms a pick": 1e3 * (seconds - start) / (shape.k - 1),
+        "ms a device copy of the columns": 2e3 * columns / ceilings.copy,
+        "seconds to the first pick": start,
+        "kept": found.kept,
+        "filled": found.filled,
+        "bytes beyond inputs": peak - W.nbytes - X.nbytes,
+    }
+    yield Row("pursuit", "a pass per pick", str(shape), seconds, shape.k * columns / ceilings.copy, peak, notes)
 
 
 def campaign_rows(machine: Machine, shape: Shape, originals: bool) -> Iterator[Row]:
@@ -166,6 +193,7 @@ def plan(machine: Machine, arguments: argparse.Namespace) -> Iterator[Callable[[
         yield ceilings.rows
         yield lambda: moments_rows(machine, shape, ceilings)
         yield lambda: selection_rows(machine, shape, ceilings)
+        yield lambda: pursuit_rows(machine, shape, ceilings)
         yield lambda: campaign_rows(machine, shape, originals=True)
         yield lambda: cpu_rows(machine, shape)
         yield lambda: agreement_rows(machine, 16, 4, 40, (0.5,))
@@ -179,6 +207,7 @@ def plan(machine: Machine, arguments: argparse.Namespace) -> Iterator[Callable[[
         yield lambda: moments_rows(machine, Shape(60_000, 4096, 100_000, 1000), ceilings)
     for k in (1000, 4096):
         yield lambda k=k: selection_rows(machine, Shape(1, 784, pools[-2], 10, k), ceilings)
+    yield lambda: pursuit_rows(machine, Shape(10_000, 784, pools[1] if arguments.quick else 100_000, 10, 1000), ceilings)
     for M in pools:
         yield lambda M=M: campaign_rows(machine, Shape(60_000, 784, M, 10, min(1000, M // 2)), originals=M <= 20_000)
     yield lambda: cpu_rows(machine, Shape(60_000, 784, 10_000, 10, 1000))

@@ -29,6 +29,9 @@ SIGNATURES = {
     "pack": "Shift=*fp64 Scale=*fp64 RowScale=*fp64 n=i32 n_padded=i32 D=i32 K=i32 pitch=i32 stride_n=i32 stride_d=i32",
     "window_greedy": "Gram=*fp64 Squared=*fp64 Score=*fp64 Index=*i64 Valid=*i32 Bound=*fp64 BoundIndex=*i64 Need=*i32 Factor=*fp64 "
     "Place=*i32 Gain=*fp64 InSpan=*i32 Count=*i32 T=i32 rank_squared=fp64 tie=fp64 trust=fp64",
+    "activate_rows": "Bias=*fp64 m=i32 n=i32",
+    "update_gains": "Z=*fp32 Q=*fp64 Share=*fp64 Picked=*i1 Product=*fp64 Norm=*fp64 Open=*i1 Gain=*fp64 Fresh=*i1 M=i32 C=i32 pitch=i32 "
+    "damping=fp32 noise=fp32",
 }
 
 
@@ -44,6 +47,7 @@ class Case:
     activation : compiled into the kernel.
     source : Triton type of the unpacked operand, for the two ``prepare`` kernels.
     window : candidates in a window, for ``window_greedy``.
+    targets : of a pursuit, for ``update_gains``.
     """
 
     kernel: str
@@ -55,6 +59,7 @@ class Case:
     activation: str = "relu"
     source: str = "fp32"
     window: int = 0
+    targets: int = 10
 
     def __str__(self) -> str:
         form = f"fp16x{1 + self.weights_low + self.samples_low}" if self.number == "float16" else f"{self.number}-{self.dot}"
@@ -64,6 +69,8 @@ class Case:
             "pack": f"{self.source}-{form}",
             "candidate_constants": f"{self.source}-{self.activation}",
             "window_greedy": str(self.window),
+            "activate_rows": f"{self.source}-{self.activation}",
+            "update_gains": str(self.targets),
         }
         return "-".join(filter(None, [self.target, self.kernel, detail.get(self.kernel)]))
 
@@ -123,7 +130,7 @@ def compiled(case: Case) -> Any:
 
 def arguments(case: Case) -> tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]:
     """Return (kernel, signature, compile-time constants, launch options) of a case."""
-    from nc_fast.backends.gpu.kernels import moments, prepare, select
+    from nc_fast.backends.gpu.kernels import moments, prepare, pursue, select
     from nc_fast.backends.gpu.plan import MERGE_CANDIDATES, Plan
     from nc_fast.backends.gpu.precision import Arithmetic
     from nc_fast.backends.gpu.tiles import choose_tiles
@@ -149,6 +156,16 @@ def arguments(case: Case) -> tuple[Any, dict[str, str], dict[str, Any], dict[str
 
         constants = window_constants(case.window)
         return select.window_greedy, signature, constants, {"num_warps": constants.pop("num_warps")}
+    if case.kernel == "update_gains":
+        from nc_fast.backends.gpu.pursue import pass_constants
+
+        constants = pass_constants(case.targets)
+        return pursue.update_gains, signature, constants, {"num_warps": constants.pop("num_warps")}
+    if case.kernel == "activate_rows":
+        from nc_fast.backends.gpu.activations import COLUMNS, ROWS
+
+        signature["Z"] = f"*{case.source}"
+        return pursue.activate_rows, signature, {"ACT": case.activation, "BM": ROWS, "BN": COLUMNS}, {}
     if case.kernel == "pack":
         signature |= {"Source": f"*{case.source}", "Packed": f"*{number}"}
         return prepare.pack, signature, plan.pack_constants(low=case.weights_low), {}
@@ -174,7 +191,7 @@ def measure(kernel: Any, case: Case) -> dict[str, Any]:
         )
     names = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?\s*([A-Z][\w.]*)", text, re.M)
     found["counts"] = {name: sum(full.split(".")[0] == name for full in names) for name in {full.split(".")[0] for full in names}}
-    found["instructions"] = sorted({full for full in names if full.startswith(("HGMMA", "HMMA", "DMMA", "LDGSTS", "UTMALDG"))})
+    found["instructions"] = sorted({full for full in names if full.startswith(("HGMMA", "HMMA", "DMMA", "LDG", "UTMALDG"))})
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()  # type: ignore[union-attr]
     return found | {"registers": int(registers), "stack": int(stack)}
 

@@ -6,13 +6,14 @@ import pytest
 import nc_fast
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.reference.moments import class_moments as reference_moments
+from nc_fast.backends.reference.pursue import pursue as reference_pursue
 from nc_fast.backends.reference.select import select as reference_select
 from nc_fast.testing import assert_moments_match, assert_picks_follow_rules
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", minversion="3.5")
 
-from nc_fast.backends.gpu import layout, moments, samples, select  # noqa: E402 - after the skips
+from nc_fast.backends.gpu import columns, layout, moments, pursue, runtime, samples, select  # noqa: E402 - after the skips
 from nc_fast.backends.gpu.device import interpreting  # noqa: E402
 
 pytestmark = [
@@ -131,6 +132,70 @@ def test_picks(rng, D, M, quota, scores):
     np.testing.assert_array_equal(found.indices.cpu(), exact.indices)
     assert found.restarts == exact.restarts
     assert_picks_follow_rules(found, W, score, pool, quota)
+
+
+def pursuit(rng, n=700, D=30, M=2000, C=5, dtype=np.float32):
+    W, X, T = rng.normal(size=(D, M)), rng.normal(size=(n, D)), rng.normal(size=(n, C))
+    return W.astype(dtype), X.astype(dtype), T - T.mean(axis=0), rng.normal(size=M) * 0.3
+
+
+def pursued(W, X, T, bias, k, activation="relu", damping=1e-3, stream_samples=False, **options):
+    W, T, bias = (torch.as_tensor(value).cuda() for value in (W, T, bias))
+    X = torch.as_tensor(X) if stream_samples else torch.as_tensor(X).cuda()
+    return pursue.pursue(W, X, T, k, bias=bias, activation=activation, damping=damping, block="auto", **options)
+
+
+def check_pursuit(W, X, T, bias, k, activation="relu", damping=1e-3, **options):
+    found = pursued(W, X, T, bias, k, activation, damping, **options)
+    exact = reference_pursue(W, X, T, k, bias=bias, activation=activation, damping=damping, block=1)
+    np.testing.assert_array_equal(found.indices.cpu(), exact.indices)
+    np.testing.assert_allclose(found.gains.cpu(), exact.gains, rtol=1e-8, atol=1e-12 * (T**2).sum())
+    np.testing.assert_allclose(found.explained.cpu(), exact.explained, atol=1e-10)
+    assert (found.kept, found.filled) == (exact.kept, exact.filled)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_pursuit(rng, activation, dtype):
+    check_pursuit(*pursuit(rng, dtype=dtype), 40, activation)
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3])
+@pytest.mark.parametrize(("n", "C"), [(1001, 1), (300, 250)])
+def test_pursuit_with_ties_dead_columns_and_beyond_the_rank(rng, n, C, damping):
+    W, X, T, bias = pursuit(rng, n=n, D=6, M=333, C=C)
+    W[:, 100:200], bias[100:200] = W[:, :100], bias[:100]
+    W[:, [0, 250]] = 0
+    check_pursuit(W, X, T, bias, 60, damping=damping)
+    check_pursuit(W, X, T, bias * 0, 20, "identity", damping, stream_samples=True)
+
+
+def test_a_round_of_pursuit_never_waits_for_the_device(rng, monkeypatch):
+    whole = pursue._Loop.round
+
+    def watched(loop, at_most):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            whole(loop, at_most)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(pursue._Loop, "round", watched)
+    check_pursuit(*pursuit(rng), 40)
+
+
+def test_pursuit_gives_the_same_picks_again_and_from_a_pool_that_is_cut(rng, monkeypatch):
+    given = pursuit(rng)
+    first, again = pursued(*given, 30), pursued(*given, 30)
+    assert torch.equal(first.indices, again.indices)
+    assert torch.equal(first.gains, again.gains)
+    monkeypatch.setattr(runtime, "free_bytes", lambda _: 2 * 500 * (4 * columns.row_pitch(700) + 8 * 5 + 64))
+    assert pursued(*given, 30).kept == 500
+
+
+def test_pursuit_on_tf32_columns_explains_as_much(rng):
+    given = pursuit(rng)
+    torch.testing.assert_close(pursued(*given, 30, precision="tf32").explained, pursued(*given, 30).explained, rtol=5e-3, atol=0)
 
 
 def test_a_million_candidates_within_two_gibibytes_beyond_their_weights(rng):

@@ -88,5 +88,5 @@ def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
 
     rows = gpu_report.main(["--tiny", "--out", str(tmp_path / "report.json")])
     assert not [row for row in rows if row.stage == "failed"], capsys.readouterr().out
-    assert {"ceiling", "moments", "selection", "campaign", "agreement"} == {row.stage for row in rows}
+    assert {"ceiling", "moments", "selection", "pursuit", "campaign", "agreement"} == {row.stage for row in rows}
     assert (tmp_path / "report.json").stat().st_size > 1000
