@@ -147,9 +147,14 @@ def solve(gram: Gram, ridge: float | None, template: object = None) -> RidgeHead
     scale = np.sqrt(np.maximum(gram.gram.diagonal(), 0.0) / gram.weight)
     live = scale > RANK_TOLERANCE * np.maximum(np.abs(gram.mean), scale)
     inverse_scale = np.where(live, 1.0 / np.where(live, scale, 1.0), 0.0)
-    eigenvalue, vectors = np.linalg.eigh(gram.gram * (inverse_scale[:, None] * inverse_scale / gram.weight))
-    eigenvalue = np.maximum(eigenvalue, 0.0)
-    vectors *= inverse_scale[:, None]  # from here on they take activations as they came
+    if len(Z) < len(scale) and weights.sum() == gram.weight:  # these are all samples, fewer than activations
+        spread = (Z - gram.mean) * inverse_scale * np.sqrt(weights / gram.weight)[:, None]
+        _, singular, basis = np.linalg.svd(spread, full_matrices=False)
+        eigenvalue, vectors = singular[::-1] ** 2, basis[::-1].T
+    else:
+        eigenvalue, vectors = np.linalg.eigh(gram.gram * (inverse_scale[:, None] * inverse_scale / gram.weight))
+        eigenvalue = np.maximum(eigenvalue, 0.0)
+    vectors = vectors * inverse_scale[:, None]  # from here on they take activations as they came
     projected = vectors.T @ (gram.cross / gram.weight)
     ridges = RIDGES if ridge is None else np.array([ridge])
     shrunk = eigenvalue + ridges[:, None]
