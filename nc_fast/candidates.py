@@ -257,7 +257,7 @@ def _squared_distances(rows: np.ndarray, places: np.ndarray, dtype: np.dtype[Any
 
 def _target_distances(y: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Return the distance of the targets of every pair, (n,), up to a common factor."""
-    scaled = y / np.abs(y).max()  # so that no square overflows
+    scaled = y / np.abs(y).max()  # so that no square vanishes
     distances: np.ndarray = np.linalg.norm(scaled[pairs[1]] - scaled[pairs[0]], axis=1)
     return distances
 

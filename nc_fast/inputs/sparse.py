@@ -27,9 +27,9 @@ class SparseRows:
         self._rows = matrix.tocsr()  # itself where it is CSR already
         self.shape: tuple[int, int] = self._rows.shape
         self.dtype: np.dtype[Any] = self._rows.dtype
-        finite = np.isfinite(self._rows.data)
-        if not finite.all():
-            entry = int(finite.argmin())
+        fine = np.isfinite(self._rows.data)
+        if not fine.all():
+            entry = int(fine.argmin())
             position = (int(np.searchsorted(self._rows.indptr, entry, side="right")) - 1, int(self._rows.indices[entry]))
             raise ValueError(f"X: expected finite numbers, got {self._rows.data[entry]} at {position}")
 
