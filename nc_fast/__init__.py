@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import ``nc_fast.init``, which needs torch, on first use."""
-    if name == "init":
-        return import_module("nc_fast.init")
+    """Import ``nc_fast.init``, which needs torch, and ``nc_fast.sklearn`` on first use."""
+    if name in ("init", "sklearn"):
+        return import_module(f"nc_fast.{name}")
     raise AttributeError(f"module 'nc_fast' has no attribute {name!r}")

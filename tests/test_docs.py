@@ -22,6 +22,7 @@ MODULES = {
     "nc_fast.candidates": None,
     "nc_fast.criteria": None,
     "nc_fast.init": None,
+    "nc_fast.sklearn": None,
     "nc_fast.testing": None,
     "nc_fast.types": ("Certificate",),  # the other public ones are in nc_fast
     "nc_fast.distributed": ("Traffic", "count_traffic"),  # the rest is reached through process_group=
@@ -71,6 +72,8 @@ def test_no_python_hides_in_another_kind_of_block(page):
 def test_public_names_have_pages(module):
     if module in ("nc_fast.init", "nc_fast.distributed"):
         pytest.importorskip("torch")
+    if module == "nc_fast.sklearn":
+        pytest.importorskip("sklearn", minversion="1.6")
     lists = re.findall(
         r"^.. autosummary::\n   :toctree: generated\n\n((?:   \w+\n)+)", (ROOT / "docs" / "api.md").read_text(), re.MULTILINE
     )

@@ -33,7 +33,7 @@ LAYERS = [
     ["stages.campaign", "stages.pursuit"],
     ["screening", "distributed"],
     ["api", "pursue"],
-    ["init"],
+    ["init", "sklearn"],
     [""],
     ["compare"],
     ["command"],
@@ -44,7 +44,7 @@ FOLDERS = ["backends", "files", "inputs", "stages"]
 HEAVY = {
     "torch": {"backends.gpu", "init", "compare", "distributed", "command.info", "command.torchrun"},
     "triton": {"backends.gpu"},
-    "sklearn": {"files.read"},
+    "sklearn": {"files.read", "sklearn"},
     "matplotlib": {"command.demo_picture", "compare.plots"},
     "lsuv": {"compare.initializations"},
     "numba": {"backends.cpu.kernels"},

@@ -4,7 +4,8 @@
 Importing ``nc_fast`` alone does not import scikit-learn; this folder does.
 """
 
+from nc_fast.sklearn.classifier import NeuronClassifier
 from nc_fast.sklearn.features import NeuronFeatures
-from nc_fast.sklearn.models import NeuronClassifier, NeuronRegressor
+from nc_fast.sklearn.regressor import NeuronRegressor
 
 __all__ = ["NeuronClassifier", "NeuronFeatures", "NeuronRegressor"]

@@ -90,7 +90,7 @@ class NeuronLayer(BaseEstimator):
         if self.standardize:
             rows = rows.standardized()
         sample, rng = rows.sample(slice(0, self.max_samples)), np.random.default_rng(seed)
-        W, bias = draw_pool(self.candidates, sample, self.n_neurons * (1 if self.select == "none" else self.pool), self.n_neurons, rng)
+        W, bias = draw_pool(self.candidates, sample, self.n_neurons * self.pool, self.n_neurons, rng)
         pool = CandidatePool.checked("candidates", W, bias, self.activation, self.backend, "auto")
         k = checks.count("n_neurons", self.n_neurons, pool.size)
         if self.select == "auto":

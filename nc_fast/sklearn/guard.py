@@ -20,7 +20,7 @@ from nc_fast.stages.moments import CandidatePool
 FOLDS = 4
 LADDER = (0, 3, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1920, 2560)
 LEAST_SAMPLES = 8  # two a fold
-REDRAWN_BELOW = 500  # samples below which one draw of folds decides too much: three are averaged
+FEW = 500  # samples below which one draw of folds decides too much: three are averaged
 ONE_SPLIT_FROM = 2000  # samples from which a quarter held out once is enough
 SAFE_FROM = 8  # so many times the samples that are picked on, and the head is past fitting their noise: measured, docs/estimators.md
 
@@ -49,8 +49,9 @@ class Trial:
 def guarded(pool: CandidatePool, rows: Rows, sample: Sample, k: int, ridge: float | None, rng: np.random.Generator) -> np.ndarray:
     """Return the candidates to be pursued, in order; the others of the k are the first of the pool.
 
-    Their number is the least whose held-out squared error is within one standard error of the least (Breiman et al.,
-    "Classification and Regression Trees", 1984), the standard error being that of the difference, sample by sample.
+    Their number is the one of the least held-out squared error. Below 500 samples that is mostly chance: there it is the
+    least number whose error is within two standard errors of the least, those of the difference, sample by sample (one is the
+    rule of Breiman et al., "Classification and Regression Trees", 1984; two was better here: docs/estimators.md).
     ``sample`` are the first rows, on which neurons are picked.
     """
     n, unseen = sample.size, rows.size - sample.size
@@ -61,28 +62,30 @@ def guarded(pool: CandidatePool, rows: Rows, sample: Sample, k: int, ridge: floa
         return pursued(pool, sample, most)
     ladder = [count for count in LADDER if count < most] + [most]
     by_unseen = unseen >= n // 2
+    span = sample.T.min(axis=0), sample.T.max(axis=0)  # a few rows far from all others would outweigh the rest
     errors, weight = np.zeros((len(ladder), rows.size)), np.zeros(rows.size)
     for trial in [_by_unseen(pool, rows, sample, most, k)] if by_unseen else _by_folds(pool, sample, most, k, rng):
         weight[trial.numbers] = trial.held.weight
         for row, count in enumerate(ladder):
             columns = np.searchsorted(trial.members, filled(trial.picks[:count], k))
             head = solve(columns_of(trial.gram, columns), ridge)
-            errors[row, trial.numbers] += ((trial.Z[:, columns] @ head.weights + head.intercept - trial.held.T) ** 2).sum(axis=1)
-    count = ladder[least_within_one_error(errors, weight / weight.sum())]
+            predicted = (trial.Z[:, columns] @ head.weights + head.intercept).clip(*span)
+            errors[row, trial.numbers] += ((predicted - trial.held.T) ** 2).sum(axis=1)
+    count = ladder[_best(errors, weight / weight.sum(), within=2.0 if n < FEW else 0.0)]
     return trial.picks[:count] if by_unseen else pursued(pool, sample, count)
 
 
-def least_within_one_error(errors: np.ndarray, share: np.ndarray) -> int:
-    """Return the first row of ``errors`` (L, n) whose mean is within one standard error of the least mean."""
+def _best(errors: np.ndarray, share: np.ndarray, within: float) -> int:
+    """Return the first row of ``errors`` (L, n) whose mean is within so many standard errors of the least mean."""
     excess = errors - errors[np.argmin(errors @ share)]
     mean = excess @ share
     standard_error = np.sqrt((excess - mean[:, None]) ** 2 @ share**2)
-    return int(np.argmax(mean <= standard_error))
+    return int(np.argmax(mean <= within * standard_error))
 
 
 def folds(n: int, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (samples to fit on, samples held out): the fewer there are, the more often."""
-    for _ in range(3 if n < REDRAWN_BELOW else 1):
+    for _ in range(3 if n < FEW else 1):
         fold = rng.permutation(n) % FOLDS
         for number in range(FOLDS if n < ONE_SPLIT_FROM else 1):
             yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
