@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from math import erf, sqrt
 
+import numpy as np
 from numba import float64, njit
 
 from nc_fast.activations import LEAKY_SLOPE
@@ -18,6 +19,7 @@ from nc_fast.tolerances import RANK_TOLERANCE
 _jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 _reordering_jit = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc"})  # sums in vector lanes
 SQRT_HALF = sqrt(0.5)
+SMALLEST = np.finfo(np.float64).tiny  # whose reciprocal is finite
 
 
 NONE, RELU, LEAKY_RELU, GELU = range(4)
@@ -94,7 +96,7 @@ def standardize_rows(
         largest = 0.0
         for i in range(n):
             largest = max(largest, abs(float64(z[j, i])))
-        scale = 1.0 / largest if largest > 0.0 else 0.0  # squares neither over- nor underflow
+        scale = 1.0 / max(largest, SMALLEST)  # squares neither over- nor underflow
         first = float64(z[j, 0])
         total = 0.0
         for i in range(n):  # as deviations from the first: a constant row gets exactly 0
