@@ -20,9 +20,11 @@ NAN, MASKED = X.copy(), np.ma.masked_array(X, X > 1)
 NAN[5, 2] = np.nan
 MOMENTS = nc_fast.class_moments(W, X, Y)
 PROJECTOR = nc_fast.NullSpaceProjector(4)
+PURSUIT = nc_fast.pursuit(W, X, Y, 2)
 
 MATRIX = [None, "x", 3, [[1.0, 2.0], [3.0]], np.zeros((4, 9), complex), np.zeros((4, 9), object), np.zeros(4), np.zeros((4, 0)), MASKED]
 WEIGHTS = [*MATRIX, np.zeros((4, 9), int), np.full((4, 9), np.inf)]
+TARGETS = ["abc", Y[:3], Y[:, None], [None] * 12, np.ma.masked_array(Y, Y > 1), X[:3], X[:, :0], NAN, X + 0j, X * 1e31]
 LABELS = ["abc", Y / 2, Y[:3], Y[:, None], [None] * 12, np.ma.masked_array(Y, Y > 1)]
 BACKEND, PRECISION = ["gpus", 3, None], ["fp8", 16, None, "fp16"]
 BIAS = ["centre", None, np.zeros(3), np.nan, 1j, [1, [2]]]
@@ -32,6 +34,7 @@ CHECKPOINT = [3, b"m.npz", "m.pkl", "no/such/folder/m.npz", True]
 PROCESS_GROUP = ["gloo", 3]
 ALPHA = [-0.1, 1.1, np.nan, "0.5", None, True]
 COUNT = [0, -1, 10, 2.0, "2", None, True]
+NOT_NEGATIVE = [-1e-9, np.nan, np.inf, "0.5", None, True, 1j, [0.5]]
 AT_LEAST_ONE = [0, -1, 2.0, "2", None, True]
 SEED = ["x", None, -1, 2.5, True, [1]]
 MOMENTS_KIND = [None, 3, "x", (MOMENTS.mean, MOMENTS.m2)]
@@ -109,6 +112,36 @@ WRONG = {
             "where": ["middle", "centre", None, 3],
         },
     ),
+    nc_fast.pursuit: (
+        {"W_candidates": W, "X": X, "y": Y, "k": 2},
+        {
+            "W_candidates": WEIGHTS,
+            "X": [*MATRIX, X[:, :2], NAN, X > 0],
+            "y": [None, np.zeros(12, int), np.full(12, 0.1), *TARGETS],
+            "k": COUNT,
+            "bias": [None, "centre", np.zeros(3), np.nan, 1j, [1, [2]]],
+            "activation": ACTIVATION,
+            "max_samples": [*AT_LEAST_ONE, 1],
+            "damping": NOT_NEGATIVE,
+            "block": [0, -1, 2.0, "1", "all", None, True],
+            "rng": SEED,
+            "backend": BACKEND,
+            "precision": PRECISION,
+            "progress": PROGRESS,
+            "process_group": PROCESS_GROUP,
+        },
+    ),
+    nc_fast.Pursuit.take: ({"self": PURSUIT, "j": 1}, {"j": [0, -1, 3, 2.0, "2", None, True]}),
+    nc_fast.ridge_head: (
+        {"Z": X, "T": Y},
+        {
+            "Z": [*MATRIX, NAN, X > 0, np.ones((12, 4), int)],
+            "T": [None, *TARGETS],
+            "ridge": [*NOT_NEGATIVE, "los", np.ones(2)],
+            "sample_weight": ["x", 3, np.ones(3), np.ones((12, 1)), np.zeros(12), -np.ones(12), NAN[:, 2], 1j * np.ones(12), Y > 0],
+        },
+    ),
+    nc_fast.Gram.take: ({"self": PURSUIT.gram, "j": 1}, {"j": [0, -1, 3, 2.0, "2", None, True]}),
     nc_fast.ClassMoments.save: ({"self": MOMENTS, "path": "m.npz"}, {"path": [None, 3, b"m.npz", "m.pkl"]}),
     nc_fast.ClassMoments.load: ({"path": "m.npz"}, {"path": [None, 3, b"m.npz", "m.pkl"]}),
     nc_fast.ClassMoments.over: ({"self": MOMENTS, "classes": np.arange(4)}, {"classes": [np.arange(2), None, "x", 3]}),
@@ -138,7 +171,9 @@ def test_wrong_values_are_refused_before_any_work(function, arguments, name, mon
     def work(*_, **__):
         raise AssertionError("work began")
 
-    for stage in ("moments.class_moments", "select.select"):
+    for step in ("heads.stream_gram", "heads.solve", "stages.pursuit.solve"):
+        monkeypatch.setattr(f"nc_fast.{step}", work)
+    for stage in ("moments.class_moments", "select.select", "activations.activations", "pursue.pursue"):
         for backend in ("cpu", "reference"):
             monkeypatch.setattr(f"nc_fast.backends.{backend}.{stage}", work)
     self = [arguments.pop("self")] if "self" in arguments else []
@@ -170,10 +205,11 @@ def public_functions():
             item = getattr(module, name)
             if inspect.isfunction(item):
                 yield item, set(inspect.signature(item).parameters)
-    for name, item in inspect.getmembers(nc_fast.ClassMoments, callable):
-        parameters = set(inspect.signature(item).parameters) - {"self"} if not name.startswith("_") else set()
-        if parameters:
-            yield item, parameters
+    for owner in (nc_fast.ClassMoments, nc_fast.Pursuit, nc_fast.Gram, nc_fast.RidgeHead):
+        for name, item in inspect.getmembers(owner, callable):
+            parameters = set(inspect.signature(item).parameters) - {"self"} if not name.startswith("_") else set()
+            if parameters:
+                yield item, parameters
     yield nc_fast.NullSpaceProjector, {"dim"}
     for name, item in inspect.getmembers(PROJECTOR, callable):
         takes = "(" in (item.__doc__ or "") and item.__doc__.split("\n")[0].partition("(")[2].partition(")")[0].split(", ")[1:]

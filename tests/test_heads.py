@@ -251,7 +251,11 @@ Y0 = np.arange(40) % 3
     [
         ([], ValueError, "^Z: expected at least one batch, got none"),
         ([(Z0, T0), (Z0[:, :3], T0)], ValueError, "^batch 1: Z: expected 7 activations as in the first batch, got 3"),
-        ([(Z0, T0), (Z0, T0[:3])], ValueError, r"^batch 1: T: expected float targets of shape \(N,\) or \(N, T\) with N = 40, got \(3, 2\)"),
+        (
+            [(Z0, T0), (Z0, T0[:3])],
+            ValueError,
+            r"^batch 1: T: expected float targets of shape \(N,\) or \(N, T\) with N = 40, got \(3, 2\)",
+        ),
         ([(Z0, T0), (Z0.astype(int), T0)], TypeError, "^batch 1: Z: expected float32 or float64, got int64"),
         ([(Z0, T0), (Z0, Y0)], ValueError, "expected labels of one kind, got float targets and integers"),
         ([(Z0, T0), (Z0, T0[:, :1])], ValueError, "expected as many targets a sample everywhere, got 1 and 2"),
@@ -273,9 +277,9 @@ def test_bad_batches_are_refused(batches, error, message):
 def test_what_a_gram_matrix_has_is_not_given_again():
     gram = nc_fast.ridge_head(Z0, T0).gram
     for more in ({"T": T0}, {"sample_weight": np.ones(40)}):
-        with pytest.raises(TypeError, match="^T, sample_weight: expected None with a Gram"):
+        with pytest.raises(TypeError, match=r"^T, sample_weight: expected None with a Gram"):
             nc_fast.ridge_head(gram, **more)
-    with pytest.raises(TypeError, match="^sample_weight: expected None with batches"):
+    with pytest.raises(TypeError, match=r"^sample_weight: expected None with batches"):
         nc_fast.ridge_head([(Z0, T0)], sample_weight=np.ones(40))
 
 

@@ -77,7 +77,7 @@ def test_progress_reaches_its_total(backend, block, monkeypatch):
 
 @pytest.mark.parametrize("backend", HOSTS)
 def test_what_is_given_is_not_changed(backend):
-    W, X, y = small()
+    W, X, _ = small()
     given = {"W": W, "X": X, "y": X[:, :2] + 5, "bias": np.linspace(-1, 1, 60)}
     before = {name: array.tobytes() for name, array in given.items()}
     for array in given.values():

@@ -153,22 +153,22 @@ class Reading:
 def test_a_second_reading_that_differs_is_refused(again, message):
     W, X, y = small()
     nc_fast.pursuit(W, Reading([(X, y)], [(X, y)]), None, 3)
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises(ValueError, match=rf"^{message}"):
         nc_fast.pursuit(W, Reading([(X, y)], [again(X, y)]), None, 3)
 
 
 def test_a_second_reading_with_other_targets_is_refused():
     W, X, y = small()
     first, two = [(X, X[:, 0])], [(X, X[:, :2])]
-    with pytest.raises(ValueError, match="^y: expected 1 float targets as at the first reading, got 2 float targets"):
+    with pytest.raises(ValueError, match=r"^y: expected 1 float targets as at the first reading, got 2 float targets"):
         nc_fast.pursuit(W, Reading(first, two), None, 3)
-    with pytest.raises(ValueError, match="^y: expected 1 float targets as at the first reading, got labels"):
+    with pytest.raises(ValueError, match=r"^y: expected 1 float targets as at the first reading, got labels"):
         nc_fast.pursuit(W, Reading(first, [(X, y)]), None, 3)
 
 
 def test_batches_that_can_be_read_once_are_refused():
     W, X, y = small()
-    with pytest.raises(TypeError, match="^X: expected batches that can be read twice, such as a list or a DataLoader, got generator"):
+    with pytest.raises(TypeError, match=r"^X: expected batches that can be read twice, such as a list or a DataLoader, got generator"):
         nc_fast.pursuit(W, batches(X, y, 100), None, 3)
 
 
@@ -204,7 +204,9 @@ def test_fewer_picks_are_the_result_of_a_call_for_fewer(backend, y):
 def test_a_pool_that_does_not_fit_is_cut_by_first_gains(block, monkeypatch):
     W, X, y = small(np.float32)
     monkeypatch.setattr(race, "memory_budget", lambda: 20 * 4 * len(X) + 3)
-    with pytest.warns(UserWarning, match="^the activations of 60 candidates on 400 samples do not fit in memory: only the 20 of") as warned:
+    with pytest.warns(
+        UserWarning, match=r"^the activations of 60 candidates on 400 samples do not fit in memory: only the 20 of"
+    ) as warned:
         found = nc_fast.pursuit(W, X, y, 8, block=block)
     assert warned[0].filename == __file__
     assert found.kept == 20
