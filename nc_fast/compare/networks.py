@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from nc_fast.files.read import Dataset
 from nc_fast.inputs import checks
 
-HELD_OUT = 5  # every fifth sample in the order of classes, where a data set has no test samples of its own
-
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
@@ -45,13 +43,10 @@ def prepare(dataset: Dataset, device: str = "cpu") -> TrainingData:
     ValueError
         With fewer than two classes, too few samples to hold some out, or when a test label does not occur among the training labels.
     """
-    dataset = dataset.scaled()
+    dataset = dataset.scaled().with_test()
     X, y, X_test, y_test = dataset.X_train, dataset.y_train, dataset.X_test, dataset.y_test
-    if X_test is None or y_test is None:
-        held_out = _held_out(y)
-        if not held_out.any():
-            raise ValueError(f"{dataset.name}: expected at least {HELD_OUT} samples, in classes of two or more, got {len(y)}")
-        X, y, X_test, y_test = X[~held_out], y[~held_out], X[held_out], y[held_out]
+    assert X_test is not None
+    assert y_test is not None
     classes, numbers = np.unique(y, return_inverse=True)
     if len(classes) < 2:
         raise ValueError(f"{dataset.name}: expected at least two classes, got {len(classes)}")
@@ -71,14 +66,6 @@ def prepare(dataset: Dataset, device: str = "cpu") -> TrainingData:
         n_classes=len(classes),
         image_shape=dataset.image_shape,
     )
-
-
-def _held_out(y: np.ndarray) -> np.ndarray:
-    """Return which samples to test on, (N,) booleans; of a class at least one sample is left."""
-    _, numbers, sizes = np.unique(y, return_inverse=True, return_counts=True)
-    held_out = np.zeros(len(y), bool)
-    held_out[np.argsort(numbers, kind="stable")[HELD_OUT - 1 :: HELD_OUT]] = True
-    return np.asarray(held_out & (sizes[numbers] > 1))
 
 
 def build(name: str, data: TrainingData) -> nn.Module:

@@ -22,6 +22,7 @@ from nc_fast.inputs.labels import LABEL_KINDS
 
 IDX_UBYTE = 8  # the IDX type code of unsigned bytes
 IDX_SPLITS = ("train", "t10k")
+HELD_OUT = 5  # every fifth sample in the order of classes, where a data set has no test samples of its own
 DIGITS_TEST_SAMPLES = 360  # the last fifth of the 1797 digits
 SAMPLE_KINDS = "biuf"
 
@@ -67,6 +68,31 @@ class Dataset:
 
         X_test = None if self.X_test is None else floats(self.X_test)
         return replace(self, X_train=floats(self.X_train), X_test=X_test, full_scale=1.0)
+
+    def with_test(self) -> Dataset:
+        """Return the same data with test samples: its own, or else a fifth of each class; of a class at least one sample is left.
+
+        Raises
+        ------
+        ValueError
+            When there are too few samples to hold some out.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Dataset("ten", np.arange(10)[:, None], np.repeat([0, 1], 5)).with_test().X_test.ravel()
+        array([4, 9])
+        """
+        if self.X_test is not None:
+            return self
+        X, y = self.X_train, self.y_train
+        _, numbers, sizes = np.unique(y, return_inverse=True, return_counts=True)
+        held_out = np.zeros(len(y), bool)
+        held_out[np.argsort(numbers, kind="stable")[HELD_OUT - 1 :: HELD_OUT]] = True
+        held_out &= sizes[numbers] > 1
+        if not held_out.any():
+            raise ValueError(f"{self.name}: expected at least {HELD_OUT} samples, in classes of two or more, got {len(y)}")
+        return replace(self, X_train=X[~held_out], y_train=y[~held_out], X_test=X[held_out], y_test=y[held_out])
 
 
 def load(source: PathLike | None = None) -> Dataset:

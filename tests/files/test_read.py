@@ -49,6 +49,11 @@ def test_scaled_is_a_float_copy(folder, images):
     np.testing.assert_array_equal(scaled.scaled().X_train, scaled.X_train)
 
 
+def test_own_test_samples_stay_the_test_samples(folder):
+    dataset = read.load(folder)
+    assert dataset.with_test() is dataset
+
+
 def test_mnist(mnist):
     assert (mnist.name, mnist.X_train.shape, mnist.X_test.shape) == ("mnist", (60000, 784), (10000, 784))
     assert np.bincount(mnist.y_train).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
