@@ -45,7 +45,7 @@ HEAVY = {
     "torch": {"backends.gpu", "init", "compare", "distributed", "command.info", "command.torchrun"},
     "triton": {"backends.gpu"},
     "sklearn": {"files.read", "sklearn"},
-    "matplotlib": {"command.demo_picture", "compare.plots"},
+    "matplotlib": {"command.demo_picture", "command.demo_widths", "compare.plots"},
     "lsuv": {"compare.initializations"},
     "numba": {"backends.cpu.kernels"},
     "joblib": {"compare.workers"},

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,8 +24,6 @@ from nc_fast.command import torchrun
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-    from nc_fast.files.read import Dataset
 
 ARRAYS_WRITTEN = ("weights", "bias", "indices", "scores", "gains", "groups", "restarts")
 BAD_INPUT, INTERRUPTED = 2, 130
@@ -91,17 +90,21 @@ def _options(
 def demo(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of IDX files: MNIST, Fashion-MNIST. Without it, digits.")] = None,
     npz: Annotated[Path | None, typer.Option(help="An .npz file with X (N, D) or (N, height, width) and y (N,).")] = None,
-    pool: Annotated[int, typer.Option(help="Candidate neurons to draw.")] = 1000,
+    pool: Annotated[int, typer.Option(help="Candidate neurons of the campaign that is timed and drawn.")] = 1000,
     k: K = 100,
     alpha: Alpha = 0.5,
     activation: Activation = "relu",
     seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seed of the pool and of --max-samples.")] = 0,
     max_samples: Annotated[int | None, typer.Option(min=1, help="Use at most this many samples, drawn at random.")] = None,
+    widths: Annotated[bool, typer.Option(help="First measure accuracy against width: random neurons, campaign, pursuit.")] = True,
+    json: Annotated[Path | None, typer.Option(help="Also write the accuracies by width to this file.")] = None,
     train: Annotated[bool, typer.Option(help="Also train a network from He and from a campaign; the curves go beside the picture.")] = True,
     out: Annotated[Path, typer.Option(help="Where the picture goes.")] = Path("nc_fast_demo.png"),
 ) -> None:
-    """Run a campaign on real data, on the NumPy reference and on the CPU backend, show what it found, and train from there."""
+    """Pick neurons on real data by pursuit and by campaign, show how well they do and what they look like, and train from there."""
     from nc_fast.command.demo import Settings, picture, run, tables
+    from nc_fast.command.demo import train as from_both
+    from nc_fast.command.demo_widths import show as by_width
     from nc_fast.files.read import load
     from nc_fast.files.untrusted import replacing
 
@@ -109,33 +112,44 @@ def demo(
     settings = Settings(pool=pool, k=k, alpha=alpha, activation=activation, seed=seed)
     settings.check()
     _writable("--out", out)
+    if json:
+        _writable("--json", json)
+        if not widths:
+            raise ValueError("--json: expected --widths, got --no-widths")
     console = _console()
     with _plain_warnings():
         dataset = load(source)
-        with console.status("") as status:
-            result = run(dataset, settings, max_samples=max_samples, announce=lambda stage: status.update(f"{stage} ..."))
-            status.update("picture ...")
-            with replacing(out) as file:
-                picture(result, file)
+    if widths:
+        picture_of_widths = out.with_name(f"{out.stem}_widths.png")
+        _beside(console, "accuracy by width", picture_of_widths, partial(by_width, dataset, settings, max_samples, json), json is not None)
+        console.print()
+    with _plain_warnings(), console.status("") as status:
+        result = run(dataset, settings, max_samples=max_samples, announce=lambda stage: status.update(f"{stage} ..."))
+        status.update("picture ...")
+        with replacing(out) as file:
+            picture(result, file)
     console.print(*tables(result), sep="\n")
     if train:
-        _train_too(dataset, seed, out.with_name(f"{out.stem}_training.png"), console)
+        console.print()
+        _beside(console, "training curves", out.with_name(f"{out.stem}_training.png"), partial(from_both, dataset, seed))
     _say(console, f"picture: {out}")
 
 
-def _train_too(dataset: Dataset, seed: int, out: Path, console: Console) -> None:
-    from nc_fast.command.demo import train
+def _beside(console: Console, what: str, out: Path, draw: Callable[..., Iterable[Any]], needed: bool = False) -> None:
+    """Draw another picture and print what belongs to it; where the data do not allow it and it is not needed, say so."""
     from nc_fast.files.untrusted import replacing
 
     with _plain_warnings(), console.status("") as status:
         try:
             with replacing(out) as file:
-                grids = train(dataset, seed, file, lambda stage: status.update(f"{stage} ..."))
+                printed = list(draw(file, lambda stage: status.update(f"{stage} ...")))
         except ValueError as error:
-            _say(console, f"no training: {error}")
+            if needed:
+                raise
+            _say(console, f"no {what}: {error}")
             return
-    console.print("", *(grid.rich() for grid in grids), sep="\n")
-    _say(console, f"training curves: {out}")
+    console.print(*printed, sep="\n")
+    _say(console, f"{what}: {out}")
 
 
 @app.command()

@@ -21,8 +21,6 @@ from nc_fast.types import ClassMoments, Scores, Selection
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from nc_fast.compare.tables import Grid
-
 BACKENDS = ("reference", "cpu")
 STAGES = ("class_moments", "ib_scores", "select")
 REPEAT_SECONDS = 0.25  # a stage runs again until this much time has passed: milliseconds are not to be read off one run
@@ -78,15 +76,21 @@ def he_normal(rng: np.random.Generator, n_features: int, n_neurons: int) -> np.n
     return rng.standard_normal((n_features, n_neurons), dtype=np.float32) * np.float32(np.sqrt(2 / n_features))
 
 
+def drawn(dataset: Dataset, max_samples: int | None, rng: np.random.Generator) -> Dataset:
+    """Return the data with at most ``max_samples`` training samples, drawn at random."""
+    X, y = dataset.X_train, dataset.y_train
+    if max_samples is None or max_samples >= len(X):
+        return dataset
+    kept = np.sort(rng.choice(len(X), max_samples, replace=False))
+    return replace(dataset, X_train=X[kept], y_train=y[kept])
+
+
 def run(dataset: Dataset, settings: Settings, *, max_samples: int | None, announce: Callable[[str], None]) -> Demo:
     """Draw a pool and run the campaign on every backend of BACKENDS, one stage after the other."""
     rng = np.random.default_rng(settings.seed)
     dataset = dataset.scaled()
     W = he_normal(rng, dataset.X_train.shape[1], settings.pool)
-    X, y = dataset.X_train, dataset.y_train
-    if max_samples is not None and max_samples < len(X):
-        kept = np.sort(rng.choice(len(X), max_samples, replace=False))
-        dataset = Dataset(dataset.name, X[kept], y[kept], image_shape=dataset.image_shape)
+    dataset = drawn(dataset, max_samples, rng)
     return Demo(dataset, settings, W, {backend: _campaign(backend, dataset, W, settings, announce) for backend in BACKENDS})
 
 
@@ -243,7 +247,7 @@ def picture(demo: Demo, file: IO[bytes]) -> None:
     )
 
 
-def train(dataset: Dataset, seed: int, file: IO[bytes], announce: Callable[[str], None]) -> list[Grid]:
+def train(dataset: Dataset, seed: int, file: IO[bytes], announce: Callable[[str], None]) -> list[Table]:
     """Train a network from He and from a campaign for whole epochs of about TRAINING_STEPS steps together; write a PNG of the curves.
 
     Raises
@@ -263,4 +267,6 @@ def train(dataset: Dataset, seed: int, file: IO[bytes], announce: Callable[[str]
             compare.run_plan(plan, list(plan.tasks()), data, None, 1, lambda done, total: announce(f"training: {done} of {total} steps"))
         )
     plots.curves(file, runs, plan, data.name)
-    return list(tables.grids(runs, plan, data.name))[:2]  # figures and differences; times of so short a training say little
+    return [
+        grid.rich() for grid in list(tables.grids(runs, plan, data.name))[:2]
+    ]  # figures and differences; times of so short a training say little

@@ -155,7 +155,7 @@ def test_worker_reports_what_went_wrong(tmp_path):
 
 
 def test_demo_trains_from_both():
-    output = run("demo", "--pool", 100, "--k", 20, "--out", "picture.png").stdout
+    output = run("demo", "--pool", 100, "--k", 20, "--no-widths", "--out", "picture.png").stdout
     assert "mlp3 on digits, 3 seeds" in output
     assert output.splitlines()[-2:] == ["training curves: picture_training.png", "picture: picture.png"]
     assert imread("picture_training.png").shape[2] >= 3
@@ -164,5 +164,5 @@ def test_demo_trains_from_both():
 def test_demo_says_why_it_does_not_train(rng):
     np.savez("few.npz", X=rng.normal(size=(4, 3)), y=[0, 0, 1, 1])
     output = run("demo", "--npz", "few.npz", "--pool", 20, "--k", 4).stdout
-    assert "no training: few: expected at least 5 samples" in output
+    assert "no training curves: few: expected at least 5 samples" in output
     assert not Path("nc_fast_demo_training.png").exists()

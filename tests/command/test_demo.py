@@ -24,7 +24,7 @@ def _in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 
-DIGIT_COUNTS = ["--pool", "200", "--k", "30", "--no-train"]  # test_compare_command.py trains
+DIGIT_COUNTS = ["--pool", "200", "--k", "30", "--no-train", "--no-widths"]  # test_compare_command.py trains
 
 
 def cells(output: str) -> dict[str, list[str]]:
@@ -115,7 +115,7 @@ def test_demo_on_npz_without_pictures_with_odd_labels(rng):
 
 def test_demo_with_more_classes_than_rows_and_few_picks(rng):
     np.savez("many.npz", X=rng.normal(size=(600, 6)), y=np.arange(600) % 150)
-    output = run("demo", "--npz", "many.npz", "--pool", 300, "--k", 40, "--no-train").stdout
+    output = run("demo", "--npz", "many.npz", "--pool", 300, "--k", 40, "--no-train", "--no-widths").stdout
     assert "distinct picks  40 of 40" in output
     height = imread("nc_fast_demo.png").shape[0]
     assert height == demo_picture.HEADER + demo_picture.FOOTER + demo_picture._Tiles(None, 6).size(1, demo.CLASSES_SHOWN)[1]
@@ -123,7 +123,7 @@ def test_demo_with_more_classes_than_rows_and_few_picks(rng):
 
 def test_demo_on_large_pictures_stays_small(rng):
     np.savez("large.npz", X=rng.integers(0, 256, (30, 200, 90), dtype=np.uint8), y=np.arange(30) % 2)
-    output = run("demo", "--npz", "large.npz", "--pool", 20, "--k", 4, "--max-samples", 12, "--no-train").stdout
+    output = run("demo", "--npz", "large.npz", "--pool", 20, "--k", 4, "--max-samples", 12, "--no-train", "--no-widths").stdout
     assert "12 samples, 18000 features" in output
     assert max(imread("nc_fast_demo.png").shape) < 3000
 
@@ -153,7 +153,7 @@ def test_demo_says_where_backends_differ(monkeypatch):
 
 @pytest.mark.slow
 def test_demo_on_mnist(shared):
-    output = run("demo", "--data-dir", shared / "data" / "mnist", "--max-samples", 20000, "--no-train").stdout
+    output = run("demo", "--data-dir", shared / "data" / "mnist", "--max-samples", 20000, "--no-train", "--no-widths").stdout
     assert "20000 samples, 784 features" in output
     assert re.search(r"^distinct picks +100 of 100$", output, re.M)
     assert re.search(r"^same picks +yes, all 100", output, re.M)

@@ -37,6 +37,10 @@ WRONG = {
     ],
     ("demo", "--activation"): [("--activation rellu", "got 'rellu'; did you mean 'relu'?")],
     ("demo", "--seed"): [("--seed -1", "'--seed'"), (f"--seed {2**61}", "'--seed'")],
+    ("demo", "--json"): [
+        ("--json absent/x.json", "--json: expected a file in a folder that exists, got absent/x.json"),
+        ("--json x.json --no-widths", "--json: expected --widths, got --no-widths"),
+    ],
     ("demo", "--max-samples"): [("--max-samples 0", "'--max-samples'")],
     ("demo", "--out"): [
         ("--out absent/x.png", "--out: expected a file in a folder that exists, got absent/x.png"),
