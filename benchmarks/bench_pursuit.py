@@ -1,0 +1,169 @@
+"""Pursuit: windows, the exact greedy order, and NumPy with one pass over all activations per pick; and fastcan, the peer.
+
+All but fastcan start from the candidates and the samples; fastcan starts from the activations. Picks are compared before timing.
+At 2000 samples MNIST is shrunk to 7 x 7 pixels, so that the activations, which fastcan is given, are a small part of the others' time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import sizes
+from contest import compete, turns
+from inputs import DataMissingError, inputs
+from setups import Contender, Task
+from sizes import Size
+
+import nc_fast
+import nc_fast.candidates
+from nc_fast.backends.cpu.pursue import pursue
+
+DAMPING = 1e-3
+LEAST_EXPLAINED = 0.99  # what picks made in windows explain, of what the exact ones do
+EQUAL_PICKS = 0.98  # of NumPy's float32 and ours, at block=1: near ties fall either way
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """W (D, M), bias (M,) float64, X (n, D), T (n, C) float64, centred, and k."""
+
+    W: np.ndarray
+    bias: np.ndarray
+    X: np.ndarray
+    T: np.ndarray
+    k: int
+
+    def ours(self, damping: float, block: int | str) -> Any:
+        return pursue(self.W, self.X, self.T, self.k, bias=self.bias, activation="relu", damping=damping, block=block)
+
+
+@lru_cache(maxsize=2)
+def problem(size: Size, square: bool) -> Problem:
+    """Return the problem of a size: a pool of data pairs, one-hot targets; ``square``: few pixels, targets whitened as by fastcan."""
+    given = inputs(size)
+    X = given.X
+    if square and X.shape[1] == 784:
+        X = X.reshape(-1, 7, 4, 7, 4).mean(axis=(2, 4)).reshape(-1, 49)
+    W, bias = nc_fast.candidates.data_pairs(X, given.y, size.M, 0)
+    T = (given.y[:, None] == np.unique(given.y)).astype(np.float64)
+    T -= T.mean(axis=0)
+    return Problem(W, bias.astype(np.float64), X, np.linalg.qr(T[:, 1:])[0] if square else T, size.k)
+
+
+def activations(given: Problem) -> np.ndarray:
+    Z = given.X @ given.W
+    Z += given.bias.astype(np.float32)
+    np.maximum(Z, 0, out=Z)
+    Z -= Z.mean(axis=0)
+    deviation = Z.std(axis=0)
+    Z /= np.where(deviation > 1e-6, deviation, np.inf)
+    return Z
+
+
+def pass_per_pick(given: Problem, damping: float) -> np.ndarray:
+    """Forward orthogonal least squares in float32: every pick reads all activations once."""
+    Z = activations(given)
+    n, k = len(Z), given.k
+    C, norm, Q, picks = given.T.astype(np.float32).T @ Z, np.full(Z.shape[1], float(n)), np.empty((k, n), np.float32), []
+    norm[~Z.any(axis=0)] = 0
+    for t in range(k):
+        gain = np.where(norm > 1e-6 * n, (C * C).sum(axis=0) / (norm + damping * n), -1.0)
+        gain[picks] = -1
+        picks.append(int(gain.argmax()))
+        q = Z[:, picks[-1]].copy()
+        for _ in range(2):
+            q -= (Q[:t] @ q) @ Q[:t]
+        Q[t] = q / np.linalg.norm(q)
+        a = Q[t] @ Z
+        C -= np.outer(Q[t] @ given.T.astype(np.float32), a)
+        norm -= a.astype(np.float64) ** 2
+    return np.array(picks)
+
+
+def of_numpy(size: Size, square: bool, damping: float) -> Task:
+    given = problem(size, square)
+
+    def check(found: np.ndarray) -> dict[str, Any]:
+        same = len(set(found) & set(exact(size, square, damping)))
+        assert same >= EQUAL_PICKS * size.k, f"{same} of {size.k} picks are ours at block=1"
+        return {"agree": f"{same}/{size.k}"}
+
+    return Task(partial(pass_per_pick, given, damping), check)
+
+
+@lru_cache(maxsize=2)
+def exact(size: Size, square: bool, damping: float) -> tuple[int, ...]:
+    return tuple(problem(size, square).ours(damping, 1).indices.tolist())
+
+
+def ours(size: Size, square: bool, damping: float, block: int | str) -> Task:
+    given = problem(size, square)
+
+    def check(found: Any) -> dict[str, Any]:
+        assert found.explained[-1] >= LEAST_EXPLAINED * given.ours(damping, 1).explained[-1]
+        return {"agree": f"{len(set(found.indices.tolist()) & set(exact(size, square, damping)))}/{size.k}"}
+
+    return Task(partial(given.ours, damping, block), check)
+
+
+def with_head(size: Size) -> Task:
+    """The public function: draws, picks, streams the Gram matrix, solves the head."""
+    given, labels = problem(size, False), inputs(size).y
+    return Task(partial(nc_fast.pursuit, given.W, given.X, labels, size.k, bias=given.bias, max_samples=size.N, backend="cpu"))
+
+
+def product(size: Size, square: bool) -> Task:
+    return Task(partial(activations, problem(size, square)), notes={"other_work": True})
+
+
+def peer(size: Size) -> Task:
+    try:
+        from fastcan import FastCan
+    except ImportError:
+        raise DataMissingError("fastcan is not installed") from None
+    given = problem(size, True)
+    Z = activations(given).astype(np.float64)
+    live = np.flatnonzero(Z.any(axis=0))
+    Z = Z[:, live]
+
+    def run() -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return live[FastCan(n_features_to_select=size.k, verbose=0).fit(Z, given.T).indices_]
+
+    def check(found: np.ndarray) -> dict[str, Any]:
+        same = int((found == np.array(exact(size, True, 0.0))).sum())
+        assert same == size.k, f"{same} of {size.k} picks are ours, in order"
+        return {"agree": f"{same}/{size.k}"}
+
+    return Task(run, check)
+
+
+PURSUIT = {
+    "cpu": Contender(partial(ours, square=False, damping=DAMPING, block="auto"), baseline=True),
+    "cpu, block=1": Contender(partial(ours, square=False, damping=DAMPING, block=1)),
+    "NumPy, a pass per pick": Contender(partial(of_numpy, square=False, damping=DAMPING)),
+    "cpu, with the head": Contender(with_head),
+    "activations alone, NumPy": Contender(partial(product, square=False)),
+}
+PEERS = {
+    "cpu": Contender(partial(ours, square=True, damping=0.0, block="auto"), baseline=True),
+    "cpu, block=1": Contender(partial(ours, square=True, damping=0.0, block=1)),
+    "fastcan, given the activations": Contender(peer),
+    "NumPy, a pass per pick": Contender(partial(of_numpy, square=True, damping=0.0)),
+    "activations alone, NumPy": Contender(partial(product, square=True)),
+}
+
+
+@turns(PURSUIT, sizes.PURSUIT)
+def test_pursuit(benchmark, size, name):
+    compete(benchmark, "pursuit", PURSUIT, size, name)
+
+
+@turns(PEERS, sizes.PEERS)
+def test_peers(benchmark, size, name):
+    compete(benchmark, "peers", PEERS, size, name)
