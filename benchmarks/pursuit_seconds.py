@@ -12,6 +12,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
@@ -44,7 +45,7 @@ class Network:
         """Yield after every hundred steps."""
         torch.manual_seed(seed)
         widths = (X.shape[1], *self.hidden, int(y.max()) + 1)
-        layers = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
+        layers = [layer for a, b in pairwise(widths) for layer in (torch.nn.Linear(a, b), torch.nn.ReLU())]
         network = torch.nn.Sequential(*layers[:-1])
         optimizer = torch.optim.SGD(network.parameters(), lr=self.lr, momentum=self.momentum)
         X_all, y_all = torch.from_numpy(X), torch.from_numpy(y)
@@ -134,7 +135,7 @@ def main(given: list[str] | None = None) -> None:
         mine = [row for row in rows if row["name"] == name]
         times, reached = np.array([row["seconds"] for row in mine]), sum(row["reached"] for row in mine)
         accuracy = np.mean([row["accuracy"] for row in mine])
-        print(f"| {name} | {np.median(times):.2f} | {times.min():.2f}–{times.max():.2f} | {accuracy:.2f} | {reached} of {len(mine)} |")
+        print(f"| {name} | {np.median(times):.2f} | {times.min():.2f} to {times.max():.2f} | {accuracy:.2f} | {reached} of {len(mine)} |")
 
 
 if __name__ == "__main__":
