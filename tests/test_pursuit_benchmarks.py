@@ -55,6 +55,7 @@ def test_blocks_are_compared_on_one_pool(images, tmp_path):
     assert {row["method"] for row in json.loads(out.read_text())["rows"]} == {"block=auto", "block=1"}
 
 
+@pytest.mark.slow
 def test_seconds_end_where_the_goal_is_reached(images):
     data = pursuit_mnist.read(images, None)
     network = pursuit_seconds.Network((50,), 0.3)
@@ -63,6 +64,7 @@ def test_seconds_end_where_the_goal_is_reached(images):
     assert 85 <= accuracy < 100
 
 
+@pytest.mark.slow
 def test_table_of_estimators_says_where_the_guard_and_the_default_lose(tmp_path, capsys):
     out = tmp_path / "tabular.json"
     pursuit_tabular.main(["run", f"--out={out}", "--seeds=1", "--widths=10", "--sets=iris,diabetes"])
