@@ -13,7 +13,7 @@ import argparse
 import json
 import pickle
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -40,18 +40,18 @@ RIVALS = {  # name: (classifier, regressor, whether it is to have standardised i
 }
 
 
-def contenders(table: Table, seed: int, widths: list[int]) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
-    """Yield what a row is told apart by, and what makes its estimator."""
+def contenders(table: Table, seed: int, widths: list[int]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield what a row is told apart by, and its estimator."""
     for name, (classifier, regressor, standardised) in RIVALS.items():
         kind = regressor if table.regression else classifier
-        model = kind(random_state=seed) if "random_state" in kind().get_params() else kind()
-        yield {"model": name, "standardised": standardised}, lambda model=model: model
+        model = kind(random_state=seed)
+        yield {"model": name, "standardised": standardised}, make_pipeline(StandardScaler(), model) if standardised else model
     ours = NeuronRegressor if table.regression else NeuronClassifier
     for k in widths:
         for select in SELECTS:
             for standardised in (True, False):
-                model = ours(n_neurons=k, select=select, random_state=seed)
-                yield {"model": f"{select} {k}", "standardised": standardised}, lambda model=model: model
+                model = ours(n_neurons=k, select=select, standardize=standardised, random_state=seed)
+                yield {"model": f"{select} {k}", "standardised": standardised}, model
 
 
 def measured(model: Any, table: Table, seed: int) -> dict[str, float]:
@@ -80,10 +80,9 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{name} left out: {missing}")
             continue
         for seed in range(arguments.seeds):
-            for told, make in contenders(table, seed, arguments.widths):
+            for told, model in contenders(table, seed, arguments.widths):
                 if (name, seed, told["model"], told["standardised"]) in done:
                     continue
-                model = make_pipeline(StandardScaler(), make()) if told["standardised"] else make()
                 shape = {"n": len(table.X), "D": table.X.shape[1], "regression": table.regression}
                 kept.append({"set": name, "seed": seed, **told, **shape, **measured(model, table, seed)})
             print(
