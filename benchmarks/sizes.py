@@ -44,7 +44,7 @@ DENSE_5000 = Size("60000x784x5000-dense", "dense", N=60_000, M=5000, k=500, larg
 POOL_SPREAD = Size("784x20000-spread", "mnist", N=10_000, M=20_000, k=2000, large=True)
 POOL_LABEL = Size("784x20000-label", "mnist", N=10_000, M=20_000, k=2000, scores="label", large=True)
 POOL_EQUAL = Size("784x20000-equal", "mnist", N=10_000, M=20_000, k=2000, scores="equal", large=True)
-PURSUIT_SQUARE = Size("2000x49x2000", "mnist", N=2000, M=2000, k=50)
+PURSUIT_SQUARE = Size("2000x2000", "mnist", N=2000, M=2000, k=50)
 PURSUIT_300 = Size("5000x784x10000-300", "mnist", N=5000, M=10_000, k=300, large=True)
 PURSUIT_1000 = Size("5000x784x10000-1000", "mnist", N=5000, M=10_000, k=1000, large=True)
 
