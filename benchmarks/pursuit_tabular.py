@@ -15,6 +15,7 @@ import json
 import pickle
 import warnings
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -77,21 +78,23 @@ def run(arguments: argparse.Namespace) -> None:
     kept = json.loads(arguments.out.read_text())["rows"] if arguments.out.is_file() else []
     done = {(row["set"], row["seed"], row["model"], row["standardised"]) for row in kept}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    tables = {}
     for name in arguments.sets:
         try:
-            table = SETS[name]()
+            tables[name] = SETS[name]()
         except ImportError as missing:
             print(f"{name} left out: {missing}")
-            continue
-        for seed in range(arguments.seeds):
-            for told, model in contenders(table, seed, arguments.widths):
-                if (name, seed, told["model"], told["standardised"]) in done:
-                    continue
-                shape = {"n": len(table.X), "D": table.X.shape[1], "regression": table.regression}
-                kept.append({"set": name, "seed": seed, **told, **shape, **measured(model, table, seed)})
-            print(
-                name, seed, {row["model"]: round(row["score"], 1) for row in kept if (row["set"], row["seed"]) == (name, seed)}, flush=True
-            )
+    for seed, (name, table) in product(range(arguments.seeds), tables.items()):
+        mine = {}
+        for told, model in contenders(table, seed, arguments.widths):
+            if (name, seed, told["model"], told["standardised"]) in done:
+                continue
+            shape = {"n": len(table.X), "D": table.X.shape[1], "regression": table.regression}
+            kept.append({"set": name, "seed": seed, **told, **shape, **measured(model, table, seed)})
+            if told["standardised"]:
+                mine[told["model"]] = round(kept[-1]["score"], 1)
+        if mine:
+            print(name, seed, mine, flush=True)
             arguments.out.write_text(json.dumps({"environment": environment(), "rows": kept}, indent=1) + "\n")
 
 
