@@ -38,7 +38,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Import ``nc_fast.init``, which needs torch, and ``nc_fast.sklearn`` on first use."""
-    if name in ("init", "sklearn"):
-        return import_module(f"nc_fast.{name}")
+    """Import ``nc_fast.init``, which needs torch, and ``nc_fast.sklearn``, which needs scikit-learn, on first use."""
+    if name == "init":
+        return import_module("nc_fast.init")
+    if name == "sklearn":
+        return import_module("nc_fast.sklearn")
     raise AttributeError(f"module 'nc_fast' has no attribute {name!r}")
