@@ -21,6 +21,7 @@ FOLDS = 4
 LADDER = (0, 3, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1920, 2560)
 LEAST_SAMPLES = 8  # two a fold
 FEW = 500  # samples below which one draw of folds decides too much: three are averaged
+ERRORS_OF_FEW = 2.0  # standard errors by which pursuing more has to be better there
 ONE_SPLIT_FROM = 2000  # samples from which a quarter held out once is enough
 SAFE_FROM = 8  # so many times the samples that are picked on, and the head is past fitting their noise: measured, docs/estimators.md
 
@@ -71,7 +72,7 @@ def guarded(pool: CandidatePool, rows: Rows, sample: Sample, k: int, ridge: floa
             head = solve(columns_of(trial.gram, columns), ridge)
             predicted = (trial.Z[:, columns] @ head.weights + head.intercept).clip(*span)
             errors[row, trial.numbers] += ((predicted - trial.held.T) ** 2).sum(axis=1)
-    count = ladder[_best(errors, weight / weight.sum(), within=2.0 if n < FEW else 0.0)]
+    count = ladder[_best(errors, weight / weight.sum(), within=ERRORS_OF_FEW if n < FEW else 0.0)]
     return trial.picks[:count] if by_unseen else pursued(pool, sample, count)
 
 

@@ -9,11 +9,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from nc_fast.sklearn import NeuronClassifier, NeuronFeatures, NeuronRegressor
 
 
-@parametrize_with_checks(
+@parametrize_with_checks(  # narrower than by default, and as they come: the defaults pass too, in minutes
     [
-        NeuronFeatures(),
-        NeuronClassifier(),
-        NeuronRegressor(),
+        NeuronFeatures(30, pool=5),
+        NeuronClassifier(30, pool=5),
+        NeuronRegressor(30, pool=5),
         NeuronFeatures(30, pool=5, select="none", standardize=False),
         NeuronClassifier(30, pool=5, select="pursuit", candidates="gaussian", class_weight="balanced"),
         NeuronClassifier(30, pool=5, select="campaign"),
