@@ -49,7 +49,7 @@ NAMES = {
     "swim": "swimnetworks, activation tuned",
 }
 TARGETS = {("gaussian", "pursuit"): (84, 88.5, 92.8, 95.2), ("data_pairs", "pursuit"): (88.5, 92.0, 94.8, 96.5)}  # MNIST, default widths
-SETTINGS = {"rbf": tuple(0.00025 * 2.0**i for i in range(9)), "swim": ("relu", "tanh")}
+SETTINGS = {"rbf": tuple(0.00025 * 2.0**i for i in range(-5, 8)), "swim": ("relu", "tanh")}
 TUNING_ROWS, TUNING_FOLDS = 10_000, 3
 
 Features = Callable[[np.ndarray], np.ndarray]
