@@ -16,6 +16,7 @@ from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_
 
 TILE_ROWS = 2048  # samples whose activations are multiplied at once, by one thread
 EXACT_BELOW = 10  # samples per activation below which float32 is not enough for a Gram matrix that is nearly singular
+FLOAT32_SQUARES = (1e-12, 1e12)  # activations whose squares, summed, float32 holds with room to spare
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +82,13 @@ def targets_of(y: np.ndarray, own: np.ndarray, drawn: Drawn) -> np.ndarray:
     return one_hot
 
 
+def needs_float64(Z: Array, size: int) -> bool:
+    """Whether float32 is not enough to multiply activations of ``size`` samples, judged by those drawn, Z (n, k)."""
+    largest = as_numpy(array_namespace(Z).amax(abs(Z), 0))
+    least, most = FLOAT32_SQUARES
+    return size < EXACT_BELOW * len(largest) or bool(((largest > 0) & (largest < least) | (largest > most)).any())
+
+
 def stream_gram(
     blocks: Iterable[tuple[Array, Block]], drawn: Drawn, weights: np.ndarray | None = None, rows: np.ndarray | None = None
 ) -> Gram:
@@ -94,9 +102,9 @@ def stream_gram(
     rows : (n,) which of them were drawn; with weights.
     """
     total: Sums | None = None
+    exact = needs_float64(drawn.X, drawn.size)
     for Z, block in blocks:
         T = targets_of(block.y, block.classes, drawn)
-        exact = drawn.size < EXACT_BELOW * Z.shape[1]
         total = add_samples(total, like(drawn.X, Z), T, weights, exact=exact)
     assert total is not None
     if weights is None and total.weight != drawn.size:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nc_fast.gram import EXACT_BELOW, Gram, Sums, add_samples, gram_of, targets_of
+from nc_fast.gram import Gram, Sums, add_samples, gram_of, needs_float64, targets_of
 from nc_fast.heads import solve
 from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, like
 from nc_fast.inputs.draw import Drawn, draw
@@ -181,11 +181,13 @@ def _pursue(pool: CandidatePool, drawn: Drawn, targets: np.ndarray, rules: Pursu
 def _gram(neurons: CandidatePool, source: Source, drawn: Drawn, rows: int, steps: Steps, report: Report | None) -> Gram:
     """Return the Gram matrix of the picks' activations over all samples, by a second reading."""
     W, bias = neurons.backend.put(neurons.W), neurons.backend.put(neurons.bias)
-    exact = drawn.size < EXACT_BELOW * neurons.size
 
     def activations(X: Array) -> Array:
         samples = neurons.backend.samples(X)
         return neurons.backend.activations(W, samples, bias=bias, activation=neurons.activation, precision=neurons.precision)
+
+    Z = activations(drawn.X)
+    exact = needs_float64(Z, drawn.size)
 
     def sums() -> Sums | None:
         total: Sums | None = None
@@ -200,4 +202,4 @@ def _gram(neurons: CandidatePool, source: Source, drawn: Drawn, rows: int, steps
     if whole is None or whole.weight != drawn.size:
         again = 0 if whole is None else int(whole.weight)
         raise ValueError(f"X: expected the same {drawn.size} samples at the second reading, got {again}")
-    return gram_of(whole, replace(drawn, X=activations(drawn.X)), "W, X, bias")
+    return gram_of(whole, replace(drawn, X=Z), "W, X, bias")
