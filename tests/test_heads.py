@@ -155,6 +155,17 @@ def test_targets_far_from_zero_beside_float32_activations(offset):
     np.testing.assert_allclose(far.loo_error, near.loo_error, rtol=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1e18])
+def test_the_unit_of_float32_activations_changes_nothing(scale):
+    """Their squares would under- or overflow."""
+    Z, T = problem(2000, dtype=np.float32)
+    Z[:, 3] *= np.float32(scale)
+    expected = nc_fast.ridge_head(Z.astype(np.float64), T)
+    for found in (nc_fast.ridge_head(Z, T), nc_fast.ridge_head([(Z[:9], T[:9]), (Z[9:], T[9:])])):
+        assert found.ridge == expected.ridge
+        np.testing.assert_allclose(found.weights, expected.weights, rtol=1e-6)
+
+
 @pytest.mark.parametrize("names", [[0, 1, 2], ["ab", "c", "d"], [False, True]])
 def test_labels_become_one_hot(names):
     Z, _ = problem(90)
@@ -230,57 +241,6 @@ def test_what_is_given_is_not_changed():
     nc_fast.ridge_head(Z, T, sample_weight=given[2])
     nc_fast.ridge_head([(Z, T), (Z, T)])
     assert [array.tobytes() for array in given] == before
-
-
-class Reading:
-    """Batches of which each reading may be another."""
-
-    def __init__(self, *readings):
-        self._readings = iter(readings)
-
-    def __iter__(self):
-        return iter(next(self._readings))
-
-
-Z0, T0 = problem(40)
-Y0 = np.arange(40) % 3
-
-
-@pytest.mark.parametrize(
-    ("batches", "error", "message"),
-    [
-        ([], ValueError, "^Z: expected at least one batch, got none"),
-        ([(Z0, T0), (Z0[:, :3], T0)], ValueError, "^batch 1: Z: expected 7 activations as in the first batch, got 3"),
-        (
-            [(Z0, T0), (Z0, T0[:3])],
-            ValueError,
-            r"^batch 1: T: expected float targets of shape \(N,\) or \(N, T\) with N = 40, got \(3, 2\)",
-        ),
-        ([(Z0, T0), (Z0.astype(int), T0)], TypeError, "^batch 1: Z: expected float32 or float64, got int64"),
-        ([(Z0, T0), (Z0, Y0)], ValueError, "expected labels of one kind, got float targets and integers"),
-        ([(Z0, T0), (Z0, T0[:, :1])], ValueError, "expected as many targets a sample everywhere, got 1 and 2"),
-        ([(Z0, T0, 1)], TypeError, r"^Z: expected batches \(Z, T\), got tuple as batch 0"),
-        (iter([(Z0, T0)]), TypeError, "^Z: expected batches that can be read twice, such as a list or a DataLoader, got list_iterator"),
-        (Reading([(Z0, T0)], [(Z0[:9], T0[:9])]), ValueError, "^Z: expected the same 40 samples at the second reading, got 9"),
-        (Reading([(Z0, T0)], [(Z0[:, :3], T0)]), ValueError, "^batch 0: Z: expected 7 activations as in the first batch, got 3"),
-        (Reading([(Z0, Y0)], [(Z0, Y0 + 1)]), ValueError, "expected the labels of the first reading"),
-        (Reading([(Z0, T0)], [(Z0, T0[:, :1])]), ValueError, "expected 2 float targets as at the first reading, got 1 float targets"),
-        ([(Z0 * 1e300, T0)], ValueError, "^Z, T: expected activations with finite moments, got an overflow"),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:(overflow|invalid):RuntimeWarning")
-def test_bad_batches_are_refused(batches, error, message):
-    with pytest.raises(error, match=message):
-        nc_fast.ridge_head(batches)
-
-
-def test_what_a_gram_matrix_has_is_not_given_again():
-    gram = nc_fast.ridge_head(Z0, T0).gram
-    for more in ({"T": T0}, {"sample_weight": np.ones(40)}):
-        with pytest.raises(TypeError, match=r"^T, sample_weight: expected None with a Gram"):
-            nc_fast.ridge_head(gram, **more)
-    with pytest.raises(TypeError, match=r"^sample_weight: expected None with batches"):
-        nc_fast.ridge_head([(Z0, T0)], sample_weight=np.ones(40))
 
 
 @pytest.mark.parametrize(

@@ -54,19 +54,20 @@ def test_one_column_of_targets_is_a_vector():
     assert found.head.shape == (5, 1)
 
 
-@pytest.mark.parametrize("scale", [1e-20, 1e-6, 1e20])
-def test_the_unit_of_targets_and_samples_changes_no_pick(scale):
-    W, X, _ = small()
-    y = np.abs(X[:, 0]) + X[:, 1]
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [2.0**-66, 2.0**-20, 2.0**66])
+def test_the_unit_of_targets_and_samples_changes_no_pick(scale, dtype):
+    W, X, _ = small(dtype)
+    y, tolerance = (np.abs(X[:, 0]) + X[:, 1]).astype(np.float64), 1e-3 if dtype == np.float32 else 1e-9
     expected = nc_fast.pursuit(W, X, y, 10)
     found = nc_fast.pursuit(W, X, scale * y, 10)
     np.testing.assert_array_equal(found.indices, expected.indices)
     np.testing.assert_allclose(found.gains, scale**2 * expected.gains, rtol=1e-9)
-    np.testing.assert_allclose(found.head, scale * expected.head, rtol=1e-6)
-    found = nc_fast.pursuit(W, scale * X, y, 10)
+    np.testing.assert_allclose(found.head, scale * expected.head, rtol=tolerance)
+    found = nc_fast.pursuit(W, X * dtype(scale), y, 10)
     np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_allclose(found.gains, expected.gains, rtol=1e-6)
-    np.testing.assert_allclose(found.head, expected.head / scale, rtol=1e-6)
+    np.testing.assert_allclose(found.gains, expected.gains, rtol=tolerance)
+    np.testing.assert_allclose(found.head, expected.head / scale, rtol=tolerance)
 
 
 def drawn(N, n, seed):
