@@ -145,8 +145,6 @@ def test_optional_libraries_are_imported_only_where_they_belong(library):
 @pytest.mark.parametrize("stage", ["class_moments", "select", "activations", "pursue"])
 def test_backends_export_the_same_signature(stage):
     pytest.importorskip("triton", minversion="3.5")
-    if stage in ("activations", "pursue"):  # until the GPU backend has them
-        pytest.importorskip(f"nc_fast.backends.gpu.{stage}")
     signatures = {name: inspect.signature(getattr(backend, stage)) for name, backend in BACKENDS.items()}
     parameters = {name: [(p.name, p.kind, p.default) for p in s.parameters.values()] for name, s in signatures.items()}
     assert parameters["reference"] == parameters["cpu"] == parameters["gpu"]
