@@ -1,6 +1,6 @@
 """What the guard of nc_fast.sklearn chooses and costs: accuracy (R² of a regressor) and seconds beside no selection and plain pursuit.
 
-python benchmarks/guard.py small --seeds 5     # sets that scikit-learn ships, 70/30 splits
+python benchmarks/guard.py small --seeds 20    # sets that scikit-learn ships, 70/30 splits
 python benchmarks/guard.py noisy               # made sets in which pursuit overfits, 10,000 test rows
 """
 

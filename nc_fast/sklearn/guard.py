@@ -21,7 +21,7 @@ FOLDS = 4
 LADDER = (0, 3, 5, 10, 15, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1920, 2560)
 LEAST_SAMPLES = 8  # two a fold
 FEW = 500  # samples below which one draw of folds decides too much: three are averaged
-ERRORS_OF_FEW = 2.0  # standard errors by which pursuing more has to be better there
+ERRORS_OF_FEW = 1.0  # standard errors by which pursuing more has to be better there
 ONE_SPLIT_FROM = 2000  # samples from which a quarter held out once is enough
 SAFE_FROM = 8  # so many times the samples that are picked on, and the head is past fitting their noise: measured, docs/estimators.md
 
@@ -51,8 +51,8 @@ def guarded(pool: CandidatePool, rows: Rows, sample: Sample, k: int, ridge: floa
     """Return the candidates to be pursued, in order; the others of the k are the first of the pool.
 
     Their number is the one of the least held-out squared error. Below 500 samples that is mostly chance: there it is the
-    least number whose error is within two standard errors of the least, those of the difference, sample by sample (one is the
-    rule of Breiman et al., "Classification and Regression Trees", 1984; two was better here: docs/estimators.md).
+    least number whose error is within one standard error of the least (Breiman et al., "Classification and Regression
+    Trees", 1984), the standard error being that of the difference, sample by sample.
     ``sample`` are the first rows, on which neurons are picked.
     """
     n, unseen = sample.size, rows.size - sample.size

@@ -16,7 +16,7 @@ from nc_fast.runtime.caller import warn_caller
 from nc_fast.sklearn.rows import Sample
 from nc_fast.stages.moments import CandidatePool
 
-DAMPING = 1e-3  # that of nc_fast.pursuit; a choice of 0.1 beside it gained nothing (docs/estimators.md)
+DAMPING = 1e-3  # that of nc_fast.pursuit; a choice between it and 0.1 in the guard doubled the work and gained nothing
 
 
 def draw_pool(how: str | Callable[..., Any], sample: Sample, size: int, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
