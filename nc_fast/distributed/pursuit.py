@@ -61,6 +61,7 @@ def _draw(ranks: Ranks, pool: CandidatePool, first: int, blocks: Iterable[Block]
         y = np.searchsorted(classes, own.y.astype(classes.dtype)).astype(np.float64)[:, None]
     else:
         y = own.y.astype(np.float64).reshape(len(own.keys), int(facts[:, 1].max()))
+    n = min(n, int(facts[:, 0].sum()))
     keys = np.full(n, np.inf)
     keys[: len(own.keys)] = own.keys
     everyone = ranks.all_gather_numpy(keys, "samples")

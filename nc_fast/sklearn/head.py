@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
-from nc_fast.gram import EXACT_BELOW, Gram, Sums, add_samples
+from nc_fast.gram import Gram, Sums, add_samples, needs_float64
 from nc_fast.heads import LOO_ROWS
 from nc_fast.sklearn.rows import Rows
 from nc_fast.sklearn.selection import activations, gram_of
@@ -21,12 +21,13 @@ LEAST_RIDGE = 1e-10  # keeps the factor of a singular matrix finite
 def layer_gram(layer: CandidatePool, rows: Rows, *parts: slice) -> Gram:
     """Return what a head on a layer is solved from, over some parts of the rows: strengths are judged by the first rows."""
     sums: Sums | None = None
-    exact = rows.size < EXACT_BELOW * layer.size
+    first = slice(0, min(LOO_ROWS, parts[0].stop))
+    Z = activations(layer, rows.raw(first))
+    exact = needs_float64(Z, rows.size)
     for part in parts:
         for block in rows.blocks(part.start, part.stop):
             sums = add_samples(sums, activations(layer, rows.raw(block)), rows.T[block], rows.weight[block], exact=exact)
-    first = slice(0, min(LOO_ROWS, parts[0].stop))
-    return gram_of(sums, activations(layer, rows.raw(first)), rows.T[first], rows.weight[first])
+    return gram_of(sums, Z, rows.T[first], rows.weight[first])
 
 
 def scores_by_width(gram: Gram, ridge: float, Z: np.ndarray, T: np.ndarray, weight: np.ndarray, score: Score) -> np.ndarray:

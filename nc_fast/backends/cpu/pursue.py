@@ -58,6 +58,8 @@ def pursue(
             pass
         elif not race.pick_exactly():  # where windows are not wanted, or float32 cannot tell any more
             break
-        if report:
+        if report and race.picked < k:
             report(race.picked, k)
+    if report:
+        report(k, k)
     return race.result(k)

@@ -77,7 +77,7 @@ class Race:
 
         def refresh(places: np.ndarray) -> None:
             gain[places], u = self._refresh(places)
-            residuals.update(zip(places.tolist(), u, strict=True))
+            residuals.update((place, row) for place, row in zip(places.tolist(), u, strict=True) if self._alive[place])
 
         if self._residual > NOTHING_EXPLAINED * self._total:
             estimate, lowest, highest = self._estimates()
@@ -89,18 +89,18 @@ class Race:
                 if not len(places):
                     break
                 refresh(places[np.argsort(-estimate[places], kind="stable")[: CONTENDERS[0]]])
-        best = gain[self._alive].max(initial=-np.inf)
-        while best <= 0 and self._alive.any():  # nothing is explained by any: the lowest index that is not exhausted
-            place = np.flatnonzero(self._alive)[0]
-            if place not in residuals:
-                refresh(np.array([place]))
-            if self._alive[place]:
+        while gain[self._alive].max(initial=-np.inf) <= 0 and self._alive.any():  # none explains anything: the lowest that is left
+            places = np.flatnonzero(self._alive)[: CONTENDERS[0]]
+            if gain[places[0]] == 0:
                 break
-        if not self._alive.any():
+            refresh(places[gain[places] == -np.inf])
+        best = gain[self._alive].max(initial=-np.inf)
+        if best == -np.inf:
             return False
-        pick = int(place if best <= 0 else np.flatnonzero(self._alive & (gain >= least_tied(best)))[0])
+        tied = self._alive & (gain >= least_tied(best))
+        pick = int(np.flatnonzero(tied)[0])
         u = residuals[pick]
-        self._add([pick], u[None] / np.linalg.norm(u), [max(float(gain[pick]), 0.0)])
+        self._add([pick], u[None] / np.linalg.norm(u), [float(gain[pick])])
         return True
 
     def _estimates(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
