@@ -12,6 +12,7 @@ import numpy as np
 
 from nc_fast.backends.cpu.activations import Activation, activation_function, product_dtype
 from nc_fast.backends.cpu.kernels import exact_products, standardize_rows
+from nc_fast.backends.cpu.tiles import DENSE_FROM
 from nc_fast.inputs import checks
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, thread_count
 
@@ -38,9 +39,11 @@ class Columns:
 
     def __init__(self, W: np.ndarray, X: np.ndarray, bias: np.ndarray, activation: Activation) -> None:
         self.dtype = product_dtype(W, X)
-        self._W, self._X, self._bias = W, np.ascontiguousarray(X, self.dtype), bias
-        self._act = activation_function(activation)
+        self._W, self._bias, self._act = W, bias, activation_function(activation)
         self._features = _is_identity(W) and activation == "identity"  # a choice among the samples' own features: no product
+        used = np.flatnonzero(X.any(axis=0))
+        self._used = slice(None) if self._features or len(used) > DENSE_FROM * len(W) else used
+        self._X = np.ascontiguousarray(X[:, self._used], self.dtype)
 
     @property
     def n(self) -> int:
@@ -57,7 +60,7 @@ class Columns:
         if self._features:
             return self._standardized(self._X[:, columns].T.astype(np.float64), columns, np.float64)
         z = np.empty((len(columns), self.n))
-        exact_products(np.ascontiguousarray(self._W[:, columns].T, np.float64), self._X, z)
+        exact_products(self._weights(columns, np.float64), self._X, z)
         return self._standardized(z, columns, np.float64)
 
     def each_block(self, columns: np.ndarray, use: Callable[[slice, Standardized], None]) -> None:
@@ -70,11 +73,15 @@ class Columns:
             if self._features:
                 z = np.ascontiguousarray(self._X[:, columns[place]].T)
             else:
-                z = np.ascontiguousarray(self._W[:, columns[place]].T, self.dtype) @ self._X.T
+                z = self._weights(columns[place], self.dtype) @ self._X.T
             use(place, self._standardized(z, columns[place], np.float32))
 
         for _ in ordered_map(made, range(0, len(columns), BLOCK_CANDIDATES), thread_count()):
             pass
+
+    def _weights(self, columns: np.ndarray, dtype: Any) -> np.ndarray:
+        """Return candidates (m, D) without the weights of features that no sample uses."""
+        return np.ascontiguousarray(self._W[:, columns][self._used].T, dtype)
 
     def _standardized(self, z: np.ndarray, columns: np.ndarray, dtype: Any) -> Standardized:
         z += self._bias[columns, None].astype(z.dtype)

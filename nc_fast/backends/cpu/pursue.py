@@ -18,7 +18,7 @@ from nc_fast.picks import PursuitPicks
 from nc_fast.runtime.threads import single_threaded_blas
 
 SMALL_POOL = 1 << 22  # activations, samples times candidates, up to which "auto" is the exact method
-AUTO_SHARE, AUTO_MOST = 4, 64  # "auto": as many picks a block as a quarter of those made, up to this
+AUTO_SHARE, AUTO_LEAST, AUTO_MOST = 3, 2, 64  # "auto": as many picks a block as a third of those made, within these
 
 
 @single_threaded_blas
@@ -53,7 +53,7 @@ def pursue(
     exact = block == 1 or (block == "auto" and len(X) * W.shape[1] <= SMALL_POOL)
     race = Race(Columns(W, X, bias, activation), T, k, damping, exact=exact)
     while race.picked < k:
-        size = block if isinstance(block, int) else min(max(race.picked // AUTO_SHARE, 1), AUTO_MOST)
+        size = block if isinstance(block, int) else min(max(race.picked // AUTO_SHARE, AUTO_LEAST), AUTO_MOST)
         if not exact and race.pick_in_window(size, k - race.picked):
             pass
         elif not race.pick_exactly():  # where windows are not wanted, or float32 cannot tell any more

@@ -10,9 +10,11 @@ from nc_fast.runtime.threads import Stop, Stopped, ordered_map, thread_count
 from nc_fast.tolerances import EXHAUSTED, NOTHING_EXPLAINED, least_tied
 
 BLOCK_ROWS = 1024  # candidates looked at at once by one thread
+THREADS_FROM = 1 << 23  # activations above which a look is worth starting threads: 32 MiB are read in half a millisecond
 FLOAT32_ERROR = 1e-6  # of an inner product of float32 unit vectors, generously: of thousands of terms it is typically 1e-7
 CONTENDERS = (64, 256)  # computed afresh at once; for one pick
 WINDOW_PER_PICK, WINDOW = 8, (32, 512)  # candidates in a window for every pick made in it; at least, at most
+WINDOW_ROWS = 128  # candidates of a window multiplied at once by one thread
 WINDOW_EXHAUSTED = 1e-5  # EXHAUSTED where float32 is all that is known
 
 
@@ -143,9 +145,7 @@ class Race:
         if not len(places):
             return 0
         Z, Q = self._Z[places], self._Q[: self.picked]
-        B = product(Z, Q.T)
-        gram = (product(Z, Z.T) - product(B, B.T)).astype(np.float64)
-        chosen = greedy(gram, self._correlation[places], self._damped, WINDOW_EXHAUSTED * n, least, min(size, most))
+        chosen = greedy(residual_gram(Z, Q), self._correlation[places], self._damped, WINDOW_EXHAUSTED * n, least, min(size, most))
         u = Z[chosen]
         for _ in range(2):
             u -= product(product(u, Q.T), Q)
@@ -181,7 +181,7 @@ class Race:
             self._correlation[rows] -= a @ r
             self._norm[rows] -= (a**2).sum(axis=1)
 
-        threads = thread_count() if len(self._Z) > BLOCK_ROWS else 1
+        threads = thread_count() if self._Z.size > THREADS_FROM else 1
         for _ in ordered_map(look, range(0, len(self._Z), BLOCK_ROWS), threads):
             pass
 
@@ -193,6 +193,28 @@ class Race:
         explained = self._explained + [self._explained[-1] if self._explained else 0.0] * filled
         indices = np.concatenate([picks, left]).astype(np.int64)
         return PursuitPicks(indices, np.array(self._gains + [0.0] * filled), np.array(explained), len(self._index), filled)
+
+
+def residual_gram(Z: np.ndarray, Q: np.ndarray) -> np.ndarray:
+    """Return the Gram matrix (w, w), in float64, of what the rows of Z (w, n) keep outside the span of those of Q (t, n)."""
+    spanned, gram = np.empty((len(Z), len(Q)), np.float32), np.empty((len(Z), len(Z)))
+    threads = thread_count() if Z.size > THREADS_FROM // 8 else 1  # products: more work for every number read than a look
+
+    def project(first: int, stop: Stop) -> None:
+        if stop.is_set():
+            raise Stopped
+        spanned[first : first + WINDOW_ROWS] = product(Z[first : first + WINDOW_ROWS], Q.T)
+
+    def multiply(first: int, stop: Stop) -> None:
+        if stop.is_set():
+            raise Stopped
+        rows = slice(first, first + WINDOW_ROWS)
+        gram[rows] = product(Z[rows], Z.T) - product(spanned[rows], spanned.T)
+
+    for step in (project, multiply):
+        for _ in ordered_map(step, range(0, len(Z), WINDOW_ROWS), threads):
+            pass
+    return gram
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
