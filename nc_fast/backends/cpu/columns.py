@@ -16,7 +16,7 @@ from nc_fast.backends.cpu.tiles import DENSE_FROM
 from nc_fast.inputs import checks
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, thread_count
 
-BLOCK_CANDIDATES = 256  # whose activations are made at once by one thread: 5 MiB at 5000 samples
+BLOCK_CANDIDATES = 128  # whose activations are made at once by one thread: 2.5 MiB at 5000 samples
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -43,38 +43,53 @@ class Columns:
         self._features = _is_identity(W) and activation == "identity"  # a choice among the samples' own features: no product
         used = np.flatnonzero(X.any(axis=0))
         self._used = slice(None) if self._features or len(used) > DENSE_FROM * len(W) else used
-        self._X = np.ascontiguousarray(X[:, self._used], self.dtype)
+        self._given = X
+        self._packed: np.ndarray | None = None
 
     @property
     def n(self) -> int:
         """Samples."""
-        return len(self._X)
+        return len(self._given)
 
     @property
     def size(self) -> int:
         """Candidates."""
         return int(self._W.shape[1])
 
+    @property
+    def _samples(self) -> np.ndarray:
+        """The samples' features in use, as they are multiplied."""
+        if self._packed is None:
+            self._packed = np.ascontiguousarray(self._given[:, self._used], self.dtype)
+        return self._packed
+
+    def forget(self) -> None:
+        """Give back the memory of the packed samples; they are packed again when they are needed."""
+        self._packed = None
+
     def exact(self, columns: np.ndarray) -> Standardized:
         """Return a few candidates in float64 throughout."""
+        rows = np.empty((len(columns), self.n))
         if self._features:
-            return self._standardized(self._X[:, columns].T.astype(np.float64), columns, np.float64)
-        z = np.empty((len(columns), self.n))
-        exact_products(self._weights(columns, np.float64), self._X, z)
-        return self._standardized(z, columns, np.float64)
+            return self._standardized(self._samples[:, columns].T.astype(np.float64), columns, rows)
+        z = np.empty_like(rows)
+        exact_products(self._weights(columns, np.float64), self._samples, z)
+        return self._standardized(z, columns, rows)
 
-    def each_block(self, columns: np.ndarray, use: Callable[[slice, Standardized], None]) -> None:
-        """Call ``use`` with every block of these candidates, in float32, on threads: the place in ``columns``, and the block."""
+    def each_block(self, columns: np.ndarray, use: Callable[[slice, Standardized], None], out: np.ndarray | None = None) -> None:
+        """Call ``use`` with every block of these candidates, in float32, on threads: the place in ``columns``, and the block.
+
+        With ``out`` (m, n) float32 the activations are written there.
+        """
+        X = self._samples  # packed before threads ask for it
 
         def made(first: int, stop: Stop) -> None:
             if stop.is_set():
                 raise Stopped
             place = slice(first, min(first + BLOCK_CANDIDATES, len(columns)))
-            if self._features:
-                z = np.ascontiguousarray(self._X[:, columns[place]].T)
-            else:
-                z = self._weights(columns[place], self.dtype) @ self._X.T
-            use(place, self._standardized(z, columns[place], np.float32))
+            z = np.ascontiguousarray(X[:, columns[place]].T) if self._features else self._weights(columns[place], self.dtype) @ X.T
+            rows = np.empty(z.shape, np.float32) if out is None else out[place]
+            use(place, self._standardized(z, columns[place], rows))
 
         for _ in ordered_map(made, range(0, len(columns), BLOCK_CANDIDATES), thread_count()):
             pass
@@ -83,10 +98,11 @@ class Columns:
         """Return candidates (m, D) without the weights of features that no sample uses."""
         return np.ascontiguousarray(self._W[:, columns][self._used].T, dtype)
 
-    def _standardized(self, z: np.ndarray, columns: np.ndarray, dtype: Any) -> Standardized:
+    def _standardized(self, z: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> Standardized:
+        """Standardize products into ``rows``; z is written on."""
         z += self._bias[columns, None].astype(z.dtype)
         z = self._act(z.T).T
-        rows, live = np.empty(z.shape, dtype), np.empty(len(z), bool)
+        live = np.empty(len(z), bool)
         standardize_rows(z, rows, live)
         checks.no_overflow(float(np.abs(rows[:, 0]).max()))  # a number that is not finite makes its whole row NaN
         return Standardized(rows, live)

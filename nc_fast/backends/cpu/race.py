@@ -38,10 +38,12 @@ class Race:
         T32 = T.astype(np.float32)
 
         def hold(place: slice, block: Standardized) -> None:
-            self._Z[place], self._alive[place] = block.rows, block.live
+            self._alive[place] = block.live
             self._correlation[place] = product(block.rows, T32)
 
-        columns.each_block(self._index, hold)
+        columns.each_block(self._index, hold, out=self._Z)
+        if not exact:
+            columns.forget()
         self._norm = np.full(m, float(n))
         self._correlation_error = np.full(m, FLOAT32_ERROR * np.sqrt(n * self._total))
         self._norm_error = np.full(m, FLOAT32_ERROR * n)
