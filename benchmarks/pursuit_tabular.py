@@ -43,7 +43,7 @@ RIVALS = {  # name: (classifier, regressor, whether it is to have standardised i
 }
 
 
-def contenders(table: Table, seed: int, widths: list[int]) -> Iterator[tuple[dict[str, Any], Any]]:
+def contenders(table: Table, seed: int, widths: list[int], inputs: tuple[bool, ...]) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yield what a row is told apart by, and its estimator."""
     for name, (classifier, regressor, standardised) in RIVALS.items():
         kind = regressor if table.regression else classifier
@@ -54,7 +54,7 @@ def contenders(table: Table, seed: int, widths: list[int]) -> Iterator[tuple[dic
     ours = NeuronRegressor if table.regression else NeuronClassifier
     for k in widths:
         for select in SELECTS:
-            for standardised in (True, False):
+            for standardised in inputs:
                 model = ours(n_neurons=k, select=select, standardize=standardised, random_state=seed)
                 yield {"model": f"{select} {k}", "standardised": standardised}, model
 
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             print(f"{name} left out: {missing}")
     for seed, (name, table) in product(range(arguments.seeds), tables.items()):
         mine = {}
-        for told, model in contenders(table, seed, arguments.widths):
+        for told, model in contenders(table, seed, arguments.widths, (True,) if arguments.standardised else (True, False)):
             if (name, seed, told["model"], told["standardised"]) in done:
                 continue
             shape = {"n": len(table.X), "D": table.X.shape[1], "regression": table.regression}
@@ -183,12 +183,14 @@ def costs(means: Means, standardised: bool) -> str:
 def table(arguments: argparse.Namespace) -> None:
     means = Means(json.loads(arguments.results.read_text())["rows"])
     widths = " / ".join(map(str, means.widths))
-    for standardised in (True, False):
+    plain = any(not row["standardised"] for row in means.rows if row["model"].startswith("auto"))
+    for standardised in (True, False) if plain else (True,):
         print(f"### Ours on {'standardised' if standardised else 'plain'} inputs: test scores at {widths} neurons, means over seeds\n")
         print(scores(means, standardised))
         print(verdicts(means, standardised))
-    print(f"### What standardising is worth, points at {widths} neurons\n")
-    print(standardisation(means))
+    if plain:
+        print(f"### What standardising is worth, points at {widths} neurons\n")
+        print(standardisation(means))
     print("### Costs\n")
     print(costs(means, True))
 
@@ -202,6 +204,7 @@ def main(given: list[str] | None = None) -> None:
     command.add_argument("--out", type=Path, required=True)
     command.add_argument("--seeds", type=int, default=5)
     command.add_argument("--widths", type=lambda text: [int(k) for k in text.split(",")], default=list(WIDTHS))
+    command.add_argument("--standardised", action="store_true", help="ours on standardised inputs only")
     command.add_argument("--sets", type=lambda text: text.split(","), default=list(SETS))
     command = commands.add_parser("table")
     command.set_defaults(function=table)
