@@ -55,7 +55,13 @@ def as_in_python(_: Sphinx, __: str, ___: str, ____: Any, _____: Any, signature:
     return f"({', '.join(re.findall(r'([a-zA-Z]+): ', signature)[1:])})", None
 
 
+def of_scikit_learn(_: Sphinx, __: str, name: str, ___: Any, ____: bool, _____: Any) -> bool | None:
+    """Leave out the methods that scikit-learn adds for its metadata routing: their docstrings link to its own pages."""
+    return True if re.fullmatch(r"set_\w+_request", name) else None
+
+
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
     app.connect("builder-inited", write_commands)
     app.connect("autodoc-process-signature", as_in_python)
+    app.connect("autodoc-skip-member", of_scikit_learn)

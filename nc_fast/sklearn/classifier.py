@@ -37,9 +37,11 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
 
     Attributes
     ----------
-    weights_ : (D, n_neurons), bias_ : (n_neurons,)
+    weights_ : (D, n_neurons)
         The layer, for X as it comes, in the dtype of X: float32 for float32, else float64.
-    head_ : (n_neurons, C), intercept_ : (C,)
+    bias_ : (n_neurons,)
+    intercept_ : (C,)
+    head_ : (n_neurons, C)
         The head: ``activations @ head_ + intercept_`` is near 1 for the class of a sample and near 0 for others.
     classes_ : (C,)
     n_pursued_ : int
