@@ -72,7 +72,8 @@ def _sharded_candidates(ranks: Ranks, prepare: Callable[..., Prepared]) -> tuple
     pool, source, rules = ranks.agree(lambda: prepare(empty_pool=True), same)
     widths = ranks.all_gather_numpy(np.array(pool.size), "agreement").tolist()
     checks.count("k", rules.k, sum(widths))
-    pool = ranks.agree(lambda: pool.centred(source))
+    if pool.centres:
+        pool = ranks.agree(lambda: pool.centred(source))
 
     def moments(pool: CandidatePool, source: Source, report: Report | None, checkpoint: Path | None) -> ClassMoments:
         def own() -> ClassMoments:

@@ -101,8 +101,7 @@ class Race:
         best = gain[self._alive].max(initial=-np.inf)
         if best == -np.inf:
             return False
-        tied = self._alive & (gain >= least_tied(best))
-        pick = int(np.flatnonzero(tied)[0])
+        pick = int(np.flatnonzero(self._alive & (gain >= least_tied(best)))[0])
         u = residuals[pick]
         self._add([pick], u[None] / np.linalg.norm(u), [float(gain[pick])])
         return True
