@@ -111,7 +111,8 @@ def ridge_head(
         if sample_weight is not None:
             raise TypeError("sample_weight: expected None with batches, got values")
         source = Batches(batches_read_twice("Z", "T", Z), _checked_alike(), targets=True, names=("Z", "T"))
-        drawn = drawn_from(source.blocks(0, TILE_ROWS), "Z")
+        drawn = draw(source.blocks(0, TILE_ROWS), LOO_ROWS, seed=0)
+        assert drawn, "batches of no samples are refused where they are read"
         return solve(stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength, drawn.X)
     Z = _checked(Z)
     whole = Block(Z, *classified(labels_or_targets("T", T, Z.shape[0], targets=True)))
@@ -130,14 +131,6 @@ def ridge_strength(value: object) -> float | None:
         checks.choice("ridge", value, ("loo",))
         return None
     return checks.non_negative("ridge", value)
-
-
-def drawn_from(blocks: Iterable[Block], name: str, n: int = LOO_ROWS, seed: int = 0) -> Drawn:
-    """Draw from a source that has samples."""
-    drawn = draw(blocks, n, seed)
-    if drawn is None:
-        raise ValueError(f"{name}: expected at least one sample, got none")
-    return drawn
 
 
 @single_threaded_blas
