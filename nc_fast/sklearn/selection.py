@@ -74,11 +74,7 @@ def filled(picks: np.ndarray, k: int) -> np.ndarray:
 
 def activations(pool: CandidatePool, X: np.ndarray) -> np.ndarray:
     """Return the activations (n, M) of a pool, in the dtype of its weights."""
-    put = pool.backend.put
-    Z = pool.backend.activations(
-        put(pool.W), pool.backend.samples(X), bias=put(pool.bias), activation=pool.activation, precision=pool.precision
-    )
-    return as_numpy(Z).astype(pool.W.dtype, copy=False)
+    return as_numpy(pool.activations(X)).astype(pool.W.dtype, copy=False)
 
 
 def gram_of(sums: Sums | None, Z: np.ndarray, T: np.ndarray, weight: np.ndarray) -> Gram:

@@ -78,6 +78,11 @@ class CandidatePool:
         """Return some of the candidates."""
         return replace(self, W=take_columns(self.W, columns), bias=self.bias[columns])
 
+    def activations(self, X: Array) -> Array:
+        """Return the candidates' activations (n, M) on samples, where the backend computes."""
+        put, samples = self.backend.put, self.backend.samples(X)
+        return self.backend.activations(put(self.W), samples, bias=put(self.bias), activation=self.activation, precision=self.precision)
+
     def labelled(self, X: Array, y: Array, *, may_be_empty: bool = False, targets: bool = False) -> Block | Slices:
         """Check samples and labels, or with ``targets`` labels or float targets."""
         shape = getattr(X, "shape", None)

@@ -180,20 +180,14 @@ def _pursue(pool: CandidatePool, drawn: Drawn, targets: np.ndarray, rules: Pursu
 
 def _gram(neurons: CandidatePool, source: Source, drawn: Drawn, rows: int, steps: Steps, report: Report | None) -> Gram:
     """Return the Gram matrix of the picks' activations over all samples, by a second reading."""
-    W, bias = neurons.backend.put(neurons.W), neurons.backend.put(neurons.bias)
-
-    def activations(X: Array) -> Array:
-        samples = neurons.backend.samples(X)
-        return neurons.backend.activations(W, samples, bias=bias, activation=neurons.activation, precision=neurons.precision)
-
-    Z = activations(drawn.X)
+    Z = neurons.activations(drawn.X)
     exact = needs_float64(Z, drawn.size)
 
     def sums() -> Sums | None:
         total: Sums | None = None
         for block in source.blocks(0, rows):
             T = targets_of(block.y, block.classes, drawn)
-            total = add_samples(total, activations(block.X), T, None, exact=exact)
+            total = add_samples(total, neurons.activations(block.X), T, None, exact=exact)
             if report and total:
                 report(int(total.weight), drawn.size)
         return total
