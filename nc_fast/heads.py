@@ -11,7 +11,7 @@ import numpy as np
 
 from nc_fast.gram import TILE_ROWS, Gram, stream_gram
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import Array, like
+from nc_fast.inputs.arrays import Array, as_numpy, like
 from nc_fast.inputs.draw import Drawn, draw
 from nc_fast.inputs.labels import classified
 from nc_fast.inputs.sources import Batches, Block
@@ -41,6 +41,8 @@ class RidgeHead:
         The class each output stands for.
     ridge : float
         The strength, in units of the mean squared deviation of an activation.
+    scale : (k,) float64
+        What activations were divided by.
     loo_error : float
         Mean over samples of the squared error of the head that was fitted without the sample, summed over outputs.
     gram : Gram
@@ -51,6 +53,7 @@ class RidgeHead:
     intercept: Array
     classes: np.ndarray | None
     ridge: float
+    scale: np.ndarray
     loo_error: float
     gram: Gram
 
@@ -60,12 +63,13 @@ def ridge_head(
     T: Array | None = None,
     *,
     ridge: float | str = "loo",
+    standardize: bool = True,
     sample_weight: Array | None = None,
 ) -> RidgeHead:
     """Fit a linear head on activations by ridge regression.
 
-    Activations are centred and divided by their standard deviation before they are penalised, and the head is given for
-    them as they came; constant ones get weight 0, the intercept is not penalised.
+    Activations are centred, and divided by their standard deviations, before the weights are penalised, and the head is given
+    for them as they came; constant ones get weight 0, the intercept is not penalised.
 
     Parameters
     ----------
@@ -75,6 +79,9 @@ def ridge_head(
         Labels become one-hot targets.
     ridge : "loo" or float >= 0, default "loo"
         "loo" takes, out of 1e-8 to 1e2 in half decades, the strength with the least leave-one-out error.
+    standardize : bool, default True
+        False divides all activations by the root of their mean variance instead: those that hardly vary are then penalised
+        more and get no large weights, as a layer that is trained afterwards wants it.
     sample_weight : (N,) numbers >= 0, optional
         A sample of weight 2 counts like two samples.
 
@@ -102,18 +109,20 @@ def ridge_head(
     >>> head.weights.round(6).tolist(), head.intercept.round(6).tolist()
     ([[2.0], [0.0]], [1.0])
     """
-    strength = ridge_strength(ridge)
+    strength, standardize = ridge_strength(ridge), checks.flag("standardize", standardize)
     if isinstance(Z, Gram):
         if T is not None or sample_weight is not None:
             raise TypeError("T, sample_weight: expected None with a Gram, which has them, got values")
-        return solve(Z, strength)
+        return solve(Z, strength, standardize=standardize)
     if T is None:
         if sample_weight is not None:
             raise TypeError("sample_weight: expected None with batches, got values")
         source = Batches(batches_read_twice("Z", "T", Z), _checked_alike(), targets=True, names=("Z", "T"))
         drawn = draw(source.blocks(0, TILE_ROWS), LOO_ROWS, seed=0)
         assert drawn, "batches of no samples are refused where they are read"
-        return solve(stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength, drawn.X)
+        return solve(
+            stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength, drawn.X, standardize=standardize
+        )
     Z = _checked(Z)
     whole = Block(Z, *classified(labels_or_targets("T", T, Z.shape[0], targets=True)))
     weights = None if sample_weight is None else checked_weights(sample_weight, Z.shape[0])
@@ -122,7 +131,7 @@ def ridge_head(
     assert numbers
     rows = numbers.X[:, 0]
     drawn = Drawn(Z[like(Z, rows)], numbers.y, numbers.keys, numbers.classes, numbers.size)
-    return solve(stream_gram([(Z, whole)], drawn, weights, rows), strength, Z)
+    return solve(stream_gram([(Z, whole)], drawn, weights, rows), strength, Z, standardize=standardize)
 
 
 def ridge_strength(value: object) -> float | None:
@@ -134,11 +143,13 @@ def ridge_strength(value: object) -> float | None:
 
 
 @single_threaded_blas
-def solve(gram: Gram, ridge: float | None, template: object = None) -> RidgeHead:
+def solve(gram: Gram, ridge: float | None, template: object = None, *, standardize: bool = True) -> RidgeHead:
     """Return the head of a strength, or of the one with the least leave-one-out error; in the library of ``template``."""
     Z, T, weights = gram.rows
     scale = np.sqrt(np.maximum(gram.gram.diagonal(), 0.0) / gram.weight)
     live = scale > RANK_TOLERANCE * np.maximum(np.abs(gram.mean), scale)
+    if not standardize:
+        scale = np.full_like(scale, np.sqrt(np.mean(scale**2)))
     inverse_scale = np.where(live, 1.0 / np.where(live, scale, 1.0), 0.0)
     if len(Z) < len(scale) and weights.sum() == gram.weight:  # these are all samples, fewer than activations
         spread = (Z - gram.mean) * inverse_scale * np.sqrt(weights / gram.weight)[:, None]
@@ -168,7 +179,28 @@ def solve(gram: Gram, ridge: float | None, template: object = None) -> RidgeHead
     best = int(np.argmin(errors))
     coefficients = vectors @ (inverse[best, :, None] * projected)
     intercept = gram.target_mean - gram.mean @ coefficients
-    return RidgeHead(like(template, coefficients), like(template, intercept), gram.classes, float(ridges[best]), float(errors[best]), gram)
+    return RidgeHead(
+        like(template, coefficients), like(template, intercept), gram.classes, float(ridges[best]), scale, float(errors[best]), gram
+    )
+
+
+@single_threaded_blas
+def loo_predictions(head: RidgeHead) -> np.ndarray:
+    """Return (n, C): what the head, fitted without a sample, predicts for it, for each of the samples in ``gram.rows``.
+
+    The head's strength has to be above 0.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+
+    gram = head.gram
+    Z, T, weights = gram.rows
+    penalised = gram.gram / gram.weight + head.ridge * np.diag(np.where(head.scale > 0, head.scale**2, 1.0))
+    root = cholesky(penalised, lower=True)
+    z = solve_triangular(root, (Z - gram.mean).T, lower=True)
+    leverage = weights[:, None] * (1.0 + (z * z).sum(axis=0)[:, None]) / gram.weight
+    residual = T - (Z @ as_numpy(head.weights) + as_numpy(head.intercept))
+    predictions: np.ndarray = T - residual / np.maximum(1.0 - leverage, LEVERAGE_GAP)
+    return predictions
 
 
 def _checked(Z: Any) -> Array:

@@ -13,7 +13,7 @@ from nc_fast.inputs.arrays import Array
 from nc_fast.inputs.sources import Source
 from nc_fast.inputs.targets import batches_read_twice
 from nc_fast.runtime.progress import Progress
-from nc_fast.stages.moments import CandidatePool
+from nc_fast.stages.moments import DAMPING, CandidatePool
 from nc_fast.stages.pursuit import Pursuit, PursuitRules, Steps
 from nc_fast.stages.pursuit import pursuit as compose
 
@@ -29,7 +29,7 @@ def pursuit(
     bias: Array | float | str = 0.0,
     activation: str | Callable[[Any], Any] = "relu",
     max_samples: int = 5000,
-    damping: float = 1e-3,
+    damping: float = DAMPING,
     block: int | str = "auto",
     rng: int | np.random.Generator = 0,
     backend: str = "auto",

@@ -7,6 +7,7 @@ Importing ``nc_fast`` alone does not import torch; this folder does.
 
 from nc_fast.init.campaign import campaign_
 from nc_fast.init.criteria import fisher_scores
-from nc_fast.init.report import InitReport, KeptLayer, LayerReport, Signal
+from nc_fast.init.fit_head import fit_head_
+from nc_fast.init.report import HeadReport, InitReport, KeptLayer, LayerReport, Signal
 
-__all__ = ["InitReport", "KeptLayer", "LayerReport", "Signal", "campaign_", "fisher_scores"]
+__all__ = ["HeadReport", "InitReport", "KeptLayer", "LayerReport", "Signal", "campaign_", "fisher_scores", "fit_head_"]

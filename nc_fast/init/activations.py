@@ -53,6 +53,11 @@ LINEAR_ENDS = _names(
     "multi_head_attention_forward scaled_dot_product_attention cat concat concatenate stack softmax log_softmax softmin _softmax "
     "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate cross_entropy"
 )
+# What may come between the output layer and the end: scores stay in their order, or are averaged over positions.
+OUTPUT_STEPS = _names(
+    "reshape view view_as flatten unflatten permute transpose swapaxes movedim squeeze unsqueeze contiguous clone to float double half "
+    "type __getitem__ __get__ mean sum softmax log_softmax sigmoid cross_entropy"
+)
 # torch's functions that are in nc_fast's table under the same name.
 SAME_NAME = _names("relu silu tanh sigmoid")
 # In nc_fast's table with these arguments only: (position, name, value).
@@ -99,6 +104,17 @@ def activation_after(output: Tensor, calls: Sequence[TorchCall], fresh_means: se
         if call.name == "batch_norm":
             normalized |= id(call.argument(1, "running_mean")) in fresh_means or bool(call.argument(5, "training"))
         value, calls = call.outputs[0], calls[number + 1 :]
+
+
+def ends_the_model(output: Tensor, calls: Sequence[TorchCall]) -> bool:
+    """Whether a layer's output goes through nothing but OUTPUT_STEPS until the model returns."""
+    values = {id(output)}
+    for call in calls:
+        if call.inputs & values:
+            if call.name not in OUTPUT_STEPS:
+                return False
+            values |= {id(result) for result in call.outputs}
+    return True
 
 
 def _activation_of(call: TorchCall) -> tuple[str, str | Callable[[Any], Any]] | None:

@@ -9,16 +9,19 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from nc_fast.criteria import Criterion
 from nc_fast.init.activations import FollowingActivation
-from nc_fast.init.candidates import GivenCandidates, InitFunction, check_given, init_functions
+from nc_fast.init.candidates import DATA_PAIRS, GivenCandidates, InitFunction, check_given, init_functions
 from nc_fast.init.criteria import fisher_scores
 from nc_fast.init.layers.base import Layer
+from nc_fast.init.objective import Loss
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
+PURSUIT, CAMPAIGN, DRAWN, LEAST_SQUARES = "pursuit", "campaign", "drawn", "least_squares"
 CRITERIA = {"ib": None, "fisher": fisher_scores}  # None: ib_scores, the contract's own
 BIASES = ("center", "zeros")
 AlphaByDepth = str | float | Sequence[float] | Callable[[float], float]
@@ -28,9 +31,13 @@ AlphaByDepth = str | float | Sequence[float] | Callable[[float], float]
 class InitOptions:
     """campaign_'s arguments, checked."""
 
+    select: str
+    head: str
+    lr: float | None
+    loss: Loss | None
     pool: int
-    base: InitFunction
-    rectifying: bool  # the base is a kaiming function by name, whose gain sqrt(2) is for rectifiers
+    base: InitFunction | str | None  # DATA_PAIRS, a function, or None: what measures best for each layer
+    rectifying: bool  # the base has the gain sqrt(2) for rectifiers: a kaiming function by name, or pairs
     alpha: AlphaByDepth
     bias: str | float
     gain: float
@@ -39,6 +46,11 @@ class InitOptions:
     criterion: Criterion | None  # None is "ib"
     screened: bool
     progress: Progress
+
+    @property
+    def targets(self) -> bool:
+        """Whether float targets will do: campaigns need classes."""
+        return self.select == PURSUIT and self.head == LEAST_SQUARES
 
 
 def model(value: object) -> nn.Module:
@@ -115,11 +127,33 @@ def alpha(value: Any) -> AlphaByDepth:
     return checks.alpha(value)
 
 
-def init_function(value: Any) -> InitFunction:
+def base(value: Any) -> InitFunction | str | None:
+    if value is None or value == DATA_PAIRS:
+        return value
     if callable(value):
         return _takes_one("base", value, "a tensor to fill")
     known = init_functions()
-    return known[checks.choice("base", value.removesuffix("_") if isinstance(value, str) else value, known)]
+    chosen = checks.choice("base", value.removesuffix("_") if isinstance(value, str) else value, (*known, DATA_PAIRS))
+    return known[chosen]
+
+
+def loss(value: Any) -> Loss | None:
+    """Check a function of outputs and labels or targets."""
+    if value is not None and not callable(value):
+        raise TypeError(f"loss: expected a callable of (outputs, y) or None, got {type(value).__name__}")
+    return value  # type: ignore[no-any-return]
+
+
+def learning_rate(value: Any) -> float | None:
+    """Check the rate of gradient descent; None stands for an adaptive optimizer."""
+    return None if value is None else number("lr", value, positive=True)
+
+
+def generator(value: Any) -> torch.Generator | None:
+    """Check a generator."""
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"generator: expected a torch.Generator or None, got {type(value).__name__}")
+    return value
 
 
 def _takes_one(name: str, function: Callable[..., Any], what: str) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -14,16 +14,17 @@ from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init import arguments
 from nc_fast.init.activations import FollowingActivation
-from nc_fast.init.arguments import AlphaByDepth, InitOptions
-from nc_fast.init.candidates import GivenCandidates, InitFunction
+from nc_fast.init.arguments import CAMPAIGN, DRAWN, LEAST_SQUARES, PURSUIT, AlphaByDepth, InitOptions
+from nc_fast.init.candidates import DATA_PAIRS, GivenCandidates, InitFunction
 from nc_fast.init.criteria import fisher_scores
+from nc_fast.init.fill import LayerPlan
 from nc_fast.init.layers.find import find_layers
+from nc_fast.init.objective import Loss
 from nc_fast.init.pick import PickRules
 from nc_fast.init.report import InitReport
-from nc_fast.init.sampling import SampledData, collect
-from nc_fast.init.state import as_found, isolated_rng
-from nc_fast.init.trace import Trace, trace
-from nc_fast.init.walk import LayerPlan, Walk
+from nc_fast.init.run import initialize, unseen_samples, why_no_head
+from nc_fast.init.sampling import SampledData
+from nc_fast.init.trace import Trace, TracedLayer
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
@@ -34,16 +35,20 @@ def campaign_(
     model: nn.Module,
     data: Any,
     *,
+    select: str = PURSUIT,
+    head: str | None = None,
+    lr: float | None = 0.1,
+    loss: Loss | None = None,
     pool: int = 10,
-    base: str | InitFunction = "kaiming_normal",
-    alpha: AlphaByDepth = "linear",
+    base: str | InitFunction | None = None,
+    alpha: AlphaByDepth | None = None,
     bias: str | float = "center",
     gain: float = 1.0,
     max_samples: int | None = 2000,
     layers: Iterable[str] | None = None,
-    by_class: bool = True,
+    by_class: bool | None = None,
     criterion: str | Criterion | None = None,
-    method: str = "exact",
+    method: str | None = None,
     generator: torch.Generator | None = None,
     progress: Progress = False,
     activations: str | Callable[[Any], Any] | Mapping[str, Any] | None = None,
@@ -140,24 +145,34 @@ def campaign_(
     """
     started = perf_counter()
     net = arguments.model(model)
-    checks.choice("method", method, METHODS)
+    checks.choice("select", select, (PURSUIT, CAMPAIGN))
+    head = (LEAST_SQUARES if select == PURSUIT else CAMPAIGN) if head is None else checks.choice("head", head, (LEAST_SQUARES, CAMPAIGN))
+    base = "kaiming_normal" if base is None else base
+    of_campaigns = {"alpha": alpha, "by_class": by_class, "criterion": criterion, "method": method}
+    if CAMPAIGN not in (select, head):
+        for name, value in of_campaigns.items():
+            if value is not None:
+                raise ValueError(f"{name}: expected None without select='campaign' or head='campaign', got {value!r}")
     if criterion is not None and not callable(criterion):
         criterion = arguments.CRITERIA[checks.choice("criterion", criterion, arguments.CRITERIA)]
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator: expected a torch.Generator or None, got {type(generator).__name__}")
     options = InitOptions(
+        select=select,
+        head=head,
+        lr=arguments.learning_rate(lr),
+        loss=arguments.loss(loss),
         pool=checks.whole("pool", pool, 1),
-        base=arguments.init_function(base),
-        rectifying=isinstance(base, str) and base.startswith("kaiming"),
-        alpha=arguments.alpha(alpha),
+        base=arguments.base(base),
+        rectifying=isinstance(base, str) and (base == DATA_PAIRS or base.startswith("kaiming")),
+        alpha=arguments.alpha("linear" if alpha is None else alpha),
         bias=checks.choice("bias", bias, arguments.BIASES) if isinstance(bias, str) else arguments.number("bias", bias),
         gain=arguments.number("gain", gain, positive=True),
         max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
-        by_class=checks.flag("by_class", by_class),
+        by_class=by_class is None or checks.flag("by_class", by_class),
         criterion=criterion,
-        screened=method == "screened",
+        screened=method is not None and checks.choice("method", method, METHODS) == "screened",
         progress=checks.progress(progress),
     )
+    generator = arguments.generator(generator)
     fit, unfit = find_layers(net)
     if not fit and not unfit:
         raise ValueError("model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none")
@@ -165,26 +180,32 @@ def campaign_(
     asked = arguments.layer_names(layers, names + [layer.name for layer in unfit])
     named = arguments.activations(activations, names)
     given = arguments.candidates(candidates, fit)
-    device = next(net.parameters()).device
-    with isolated_rng(generator, device, data):
-        sampled = collect(data, options.max_samples)
-        with as_found(net, {layer.module for layer in fit if layer.name in asked}):
-            traced = trace(net, fit, sampled.first, device)
-            plans = _plans(traced, asked, named, given, options)
-            _enough_classes(options, sampled, plans)
-            reports = Walk(net, device, sampled, traced.bytes_per_sample, plans).run(options)
+
+    def plans_of(traced: Trace, sampled: SampledData) -> list[LayerPlan]:
+        plans = _plans(traced, sampled, asked, named, given, options)
+        _enough_classes(options, sampled, [plan.rules for plan in plans if plan.select == CAMPAIGN])
+        return plans
+
+    written = {layer.module for layer in fit if layer.name in asked}
+    done = initialize(net, data, fit, written, generator, options, plans_of)
     return InitReport(
-        layers=tuple(reports),
-        kept=tuple(layer for layer in (*unfit, *traced.kept) if layer.name in asked),
-        samples=sampled.size,
-        classes=len(sampled.classes),
+        layers=done.layers,
+        kept=tuple(layer for layer in (*unfit, *done.traced.kept) if layer.name in asked),
+        head=done.head,
+        samples=done.sampled.size,
+        classes=len(done.sampled.classes),
         seconds=perf_counter() - started,
-        notes=sampled.notes,
+        notes=done.sampled.notes,
     )
 
 
 def _plans(
-    traced: Trace, asked: set[str], named: Mapping[str, FollowingActivation], given: Mapping[str, GivenCandidates], options: InitOptions
+    traced: Trace,
+    sampled: SampledData,
+    asked: set[str],
+    named: Mapping[str, FollowingActivation],
+    given: Mapping[str, GivenCandidates],
+    options: InitOptions,
 ) -> list[LayerPlan]:
     layers = [one for one in traced.layers if one.layer.name in asked]
     depth = 1 + max((one.position for one in traced.layers), default=0)
@@ -195,15 +216,37 @@ def _plans(
         # The BatchNorm in between was seen, whatever the user says follows it.
         activation = replace(named[name], normalized=one.activation.normalized) if name in named else one.activation
         last = one is traced.layers[-1]
+        select, given_here = options.select, given.get(name)
+        if select == PURSUIT and given_here is None and not _worth_picking(one, activation):
+            select = DRAWN
+        if last and options.head == LEAST_SQUARES and given_here is None:
+            reason = why_no_head(one, sampled)
+            if reason is None:
+                select = LEAST_SQUARES
+            else:
+                activation = replace(activation, notes=(*activation.notes, f"no head was fitted: {reason}"))
         rules = PickRules(activation, alpha, options.by_class, options.criterion, options.screened, options.by_class and last)
         # What ends in a sum or in attention meets no rectifier: He's sqrt(2) would let residual streams and attention grow.
         linear = options.rectifying and activation.function == "identity" and not (last or activation.normalized)
-        plans.append(LayerPlan(one.layer, one.axis, rules, options.gain * (LINEAR_GAIN if linear else 1), given.get(name)))
+        plans.append(
+            LayerPlan(
+                one.layer, one.axis, select, rules, options.gain * (LINEAR_GAIN if linear else 1), given_here, unseen_samples(sampled)
+            )
+        )
     return plans
 
 
-def _enough_classes(options: InitOptions, sampled: SampledData, plans: Iterable[LayerPlan]) -> None:
+def _worth_picking(one: TracedLayer, activation: FollowingActivation) -> bool:
+    import os
+
+    if one.layer.kind.startswith("Conv") and os.environ.get("CONV", "0") == "0":
+        return False
+    return activation.function != "identity" and not activation.normalized
+
+
+def _enough_classes(options: InitOptions, sampled: SampledData, rules: Sequence[PickRules]) -> None:
+    """Check that campaigns have the classes they need."""
     if options.criterion is None:
-        checks.enough_classes(min((plan.rules.alpha for plan in plans), default=1.0), sampled.classes)
+        checks.enough_classes(min((one.alpha for one in rules), default=1.0), sampled.classes)
     elif options.criterion is fisher_scores and len(sampled.classes) < 2:
         raise ValueError(f"data: expected at least two classes for criterion='fisher', got {len(sampled.classes)}")

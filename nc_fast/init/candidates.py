@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nc_fast.candidates import data_pairs
 from nc_fast.init.layers.base import Layer
+from nc_fast.init.objective import Answers
 from nc_fast.inputs import checks
 
+DATA_PAIRS = "data_pairs"  # the base that is no function of a tensor: nc_fast.candidates.data_pairs
 InitFunction = Callable[[Tensor], Any]  # fills a tensor of the layer's own weight shape in place, or returns one
 
 
@@ -55,7 +59,7 @@ def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> L
     """Draw the layer's weight ``pool`` times, so that fan_in and fan_out are the layer's own."""
     like = layer.weight
     # NaN, so that a function that fills nothing is found out.
-    draws = torch.full((pool, *like.shape), torch.nan, dtype=_compute_dtype(like), device=like.device)
+    draws = torch.full((pool, *like.shape), torch.nan, dtype=compute_dtype(like), device=like.device)
     for draw in draws:
         result = function(draw)
         if isinstance(result, Tensor) and result is not draw:
@@ -66,11 +70,30 @@ def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> L
     return LayerPool(draws.reshape(len(rows), -1), None, members)
 
 
+def pairs_pool(layer: Layer, pool: int, gain: float, rows: Sequence[tuple[Tensor, np.ndarray]], answers: Answers) -> LayerPool:
+    """Draw differences of the layer's samples (rows of each of its groups) that differ in class, or by their targets' distance.
+
+    Each is as long as gives its pre-activation the standard deviation that He's draws have on average.
+    """
+    like = layer.weight
+    size = pool * len(like) // layer.groups
+    parts = []
+    for X, labels in rows:
+        y = labels if answers.targets is None else answers.design(labels)
+        W = torch.as_tensor(data_pairs(X, y, size, int(torch.randint(2**31, ())))[0]).to(like.device)
+        X = X.to(like.device) - X.mean(dim=0).to(like.device)
+        wanted = gain * (2 * X.square().mean()).sqrt()  # sqrt(2 / D) of the root of the features' summed variances
+        spread = (X @ W).std(dim=0, correction=0)
+        parts.append((W * (wanted / spread.clamp(min=torch.finfo(W.dtype).tiny))).T)
+    members = torch.arange(size * layer.groups, device=like.device).reshape(layer.groups, -1)
+    return LayerPool(torch.cat(parts), None, members)
+
+
 def given_pool(layer: Layer, candidates: GivenCandidates, gain: float) -> LayerPool:
     """Return given weights as a pool; with groups, each group's share of consecutive rows."""
     like = layer.weight
-    weight = candidates.weight.to(like.device, _compute_dtype(like)).reshape(len(candidates.weight), -1) * gain
-    bias = None if candidates.bias is None else candidates.bias.to(like.device, _compute_dtype(like)) * gain
+    weight = candidates.weight.to(like.device, compute_dtype(like)).reshape(len(candidates.weight), -1) * gain
+    bias = None if candidates.bias is None else candidates.bias.to(like.device, compute_dtype(like)) * gain
     return LayerPool(weight, bias, torch.arange(len(weight), device=like.device).reshape(layer.groups, -1))
 
 
@@ -102,6 +125,6 @@ def check_given(layer: Layer, value: Any) -> GivenCandidates:
     return GivenCandidates(weight.detach(), None if bias is None else bias.detach())
 
 
-def _compute_dtype(weight: Tensor) -> torch.dtype:
+def compute_dtype(weight: Tensor) -> torch.dtype:
     """Return the dtype candidates are drawn and scored in: float64 for float64 weights, float32 for all others."""
     return torch.float64 if weight.dtype == torch.float64 else torch.float32

@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-ALIGNMENT = "<<<>>>>>>>>"  # of the table's columns
+ALIGNMENT = "<<<<>>>>>>>"  # of the table's columns
 STEADY_RATIO = (0.5, 2.0)  # of neighbouring layers' pre-activation std; outside, the signal fades or grows
 
 
@@ -37,14 +37,19 @@ class LayerReport:
         Where it is in the model; "Linear", "Conv2d", "attention q" ...
     activation : str
         What follows it, as scored.
-    alpha : float
-        Weight of I(X;Z) in its score.
+    select : str
+        "pursuit" or "campaign"; "drawn" where nothing was picked; "least_squares" of a fitted head.
+    alpha : float or None
+        Weight of I(X;Z) in a campaign's score.
     pool : int
         Candidates.
     picks : tuple of int
         The candidate installed in each row of the weight.
-    score, pool_score : float
-        Mean score of the picks and of the pool.
+    score : float or None
+        Share of the targets' variance that a pursuit's picks explain on the samples, or a fitted head by leave-one-out;
+        mean score of a campaign's picks.
+    pool_score : float or None
+        Mean score of a campaign's candidates.
     before, after : Signal
         In the model as it was given, and as it is now.
     seconds : float
@@ -55,11 +60,12 @@ class LayerReport:
     name: str
     kind: str
     activation: str
-    alpha: float
+    select: str
+    alpha: float | None
     pool: int
     picks: tuple[int, ...]
-    score: float
-    pool_score: float
+    score: float | None
+    pool_score: float | None
     before: Signal
     after: Signal
     seconds: float
@@ -76,6 +82,70 @@ class KeptLayer:
 
 
 @dataclass(frozen=True)
+class HeadReport:
+    """A fitted output layer.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer.
+    samples, classes : int
+        Fitted on; no classes with float targets.
+    scale : float
+        What the least-squares solution was multiplied by.
+    wanted : float
+        The scale of the least leave-one-out loss; 1 for float targets.
+    ridge : float
+        Its strength, see :func:`nc_fast.ridge_head`.
+    sharpness : float
+        Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, on up to 256 samples.
+    limit : float or None
+        2 / lr, above which gradient descent at that rate is not stable.
+    loss_before, loss_after : float
+        On the same samples.
+    seconds : float
+        In all.
+    notes : tuple of str
+        What was assumed, or could not be done.
+    """
+
+    name: str
+    samples: int
+    classes: int
+    scale: float
+    wanted: float
+    ridge: float
+    sharpness: float
+    limit: float | None
+    loss_before: float
+    loss_after: float
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Everything to look at."""
+        steep = self.limit is not None and self.sharpness > self.limit
+        too_sharp = (
+            f"{self.name}: no scale of the head brings the sharpness down to 2 / lr = {self.limit:.3g}; the layers below are too sharp"
+        )
+        return (*(f"{self.name}: {note}" for note in self.notes), *((too_sharp,) if steep else ()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
+        return json.loads(json.dumps({**asdict(self), "warnings": self.warnings}))  # type: ignore[no-any-return]  # tuples as lists
+
+    def __str__(self) -> str:
+        """Return a few lines."""
+        limit = "no limit" if self.limit is None else f"limit {self.limit:.3g}"
+        lines = [
+            f"head {self.name}: scale {self.scale:.3g} of {self.wanted:.3g} wanted, sharpness {self.sharpness:.3g} ({limit})",
+            f"loss {self.loss_before:.3f} -> {self.loss_after:.3f}, {self.samples} samples, {self.seconds:.2f} s",
+        ]
+        return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
+
+
+@dataclass(frozen=True)
 class InitReport:
     """What :func:`campaign_` did; ``print(report)`` shows a table, ``report["fc1"]`` one layer.
 
@@ -84,8 +154,10 @@ class InitReport:
     layers : tuple of LayerReport
         In the order the data meets them.
     kept : tuple of KeptLayer
+    head : HeadReport or None
+        The fitted output layer.
     samples, classes : int
-        Scored on.
+        Scored on; no classes with float targets.
     seconds : float
         In all.
     notes : tuple of str
@@ -94,6 +166,7 @@ class InitReport:
 
     layers: tuple[LayerReport, ...]
     kept: tuple[KeptLayer, ...]
+    head: HeadReport | None
     samples: int
     classes: int
     seconds: float
@@ -115,6 +188,7 @@ class InitReport:
             if not STEADY_RATIO[0] <= ratio <= STEADY_RATIO[1]:
                 lines.append(f"{later.name}: pre-activation std is {ratio:.2g} times that of {earlier.name}")
         lines += [f"{layer.name}: {note}" for layer in self.layers for note in layer.notes]
+        lines += self.head.warnings if self.head else ()
         return (*lines, *(f"{layer.name}: kept as it was; {layer.reason}" for layer in self.kept))
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,13 +197,15 @@ class InitReport:
 
     def __str__(self) -> str:
         """Return a table, one line a layer, then the warnings."""
-        header = ("layer", "kind", "activation", "alpha", "picks", "score", "pool's", "mean", "std", "dead", "seconds")
+        header = ("layer", "kind", "activation", "by", "picks", "score", "pool's", "mean", "std", "dead", "seconds")
         rows = [header, *(_cells(layer) for layer in self.layers)]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map("{:{}{}}".format, row, ALIGNMENT, widths)).rstrip() for row in rows]
         lines.insert(1, "-" * max(map(len, lines)))
-        lines.append(f"{self.samples} samples of {self.classes} classes, {self.seconds:.2f} s")
+        of = f" of {self.classes} classes" if self.classes else ""
+        lines.append(f"{self.samples} samples{of}, {self.seconds:.2f} s")
         lines.append("mean, std, dead: of pre-activations, before -> after")
+        lines += str(self.head).splitlines()[:2] if self.head else []
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
 
 
@@ -139,10 +215,10 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
         layer.name,
         layer.kind,
         layer.activation,
-        f"{layer.alpha:.2f}",
-        f"{len(layer.picks)} of {layer.pool}",
-        f"{layer.score:.3g}",
-        f"{layer.pool_score:.3g}",
+        layer.select if layer.alpha is None else f"{layer.select}, alpha {layer.alpha:.2g}",
+        f"{len(layer.picks)} of {layer.pool}" if layer.pool else "-",
+        "-" if layer.score is None else f"{layer.score:.3g}",
+        "-" if layer.pool_score is None else f"{layer.pool_score:.3g}",
         f"{before.mean:.2f} -> {after.mean:.2f}",
         f"{before.std:.2f} -> {after.std:.2f}",
         f"{before.dead:.0%} -> {after.dead:.0%}",

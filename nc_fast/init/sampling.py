@@ -14,6 +14,7 @@ from nc_fast.init.forward_pass import tensors_in
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import LABEL_KINDS, join_labels
+from nc_fast.inputs.targets import labels_or_targets
 from nc_fast.quota import share_quota
 
 SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
@@ -22,7 +23,7 @@ ModelInputs = Any  # what the model is called with: a tensor, a tuple of positio
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Inputs of some samples and their labels, (n,), or (n, *positions) with a label for every token or pixel."""
+    """Inputs of some samples and their labels, (n,), or (n, *positions) with a label for every token or pixel; or float targets."""
 
     inputs: ModelInputs
     labels: np.ndarray
@@ -59,7 +60,8 @@ class SampledData:
     read : batches of at most the given size, from the start, as often as called.
     size : how many samples.
     held : whether they are in memory, in one piece.
-    classes : (C,) distinct labels.
+    classes : (C,) distinct labels; empty with float targets.
+    targets : (size,) or (size, T) float64; the batches' labels are row numbers in it. None with labels.
     notes : what the report should say about them.
     """
 
@@ -67,6 +69,7 @@ class SampledData:
     size: int
     held: bool
     classes: np.ndarray
+    targets: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
     def first(self, n: int) -> LabelledBatch:
@@ -75,9 +78,12 @@ class SampledData:
         return batch if len(batch) == n else batch.take(np.arange(n) % len(batch))
 
 
-def collect(data: Any, max_samples: int | None) -> SampledData:
-    """Return a class-stratified sample of ``data``, or, with None, all of it: a pair as it is, anything else streamed."""
-    pair = _pair(data)
+def collect(data: Any, max_samples: int | None, *, targets: bool) -> SampledData:
+    """Return a class-stratified sample of ``data``, or, with None, all of it: a pair as it is, anything else streamed.
+
+    With ``targets``, labels may also be float targets, of which the sample is random.
+    """
+    pair = _pair(data, targets)
     if pair is not None:
         if max_samples is not None and max_samples < len(pair):
             return _held(pair.take(stratified(pair.labels, max_samples)))
@@ -86,13 +92,13 @@ def collect(data: Any, max_samples: int | None) -> SampledData:
         raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
     if max_samples is None:
         return _streamed(data)
-    return _indexed(data, max_samples) or _searched(_batches(data), max_samples)
+    return _indexed(data, max_samples, targets) or _searched(_batches(data, targets), max_samples)
 
 
 def stratified(labels: np.ndarray, n: int) -> np.ndarray:
     """Return n random row numbers in random order, as many of every class as the classes' sizes allow."""
     order = torch.randperm(len(labels)).numpy()
-    if labels.ndim > 1:  # a label per token: samples have no class of their own
+    if labels.ndim > 1 or labels.dtype.kind == "f":  # a label per token, or float targets: samples have no class of their own
         return order[:n]
     codes = np.unique(labels, return_inverse=True)[1]
     smallest = np.min_scalar_type(int(codes.max()))  # 8- and 16-bit keys are sorted by radix, ten times faster
@@ -108,7 +114,11 @@ def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
     for x in tensors_in(batch.inputs):  # of all data, only what is used is looked at
         if x.is_floating_point():
             checks.finite("data: X", x)
-    return SampledData(batch.blocks, len(batch), True, np.unique(batch.labels), notes)
+    if batch.labels.dtype.kind == "f":
+        targets = labels_or_targets("data: y", batch.labels, len(batch), targets=True).reshape(batch.labels.shape)
+        numbered = LabelledBatch(batch.inputs, np.arange(len(batch)))
+        return SampledData(numbered.blocks, len(batch), True, np.zeros(0, np.int64), targets, notes)
+    return SampledData(batch.blocks, len(batch), True, np.unique(batch.labels), None, notes)
 
 
 def _streamed(data: Any) -> SampledData:
@@ -116,16 +126,16 @@ def _streamed(data: Any) -> SampledData:
         raise TypeError("data: expected something that can be read more than once when max_samples=None, got a one-shot iterator")
 
     def read(size: int) -> Iterator[LabelledBatch]:
-        for batch in _batches(data):
+        for batch in _batches(data, targets=False):
             yield from batch.blocks(size)
 
     size, classes = 0, np.array([], np.int64)
-    for batch in _batches(data):
+    for batch in _batches(data, targets=False):
         size, classes = size + len(batch), np.unique(join_labels([classes, np.unique(batch.labels)]))
     return SampledData(read, size, False, classes)
 
 
-def _indexed(data: Any, n: int) -> SampledData | None:
+def _indexed(data: Any, n: int, targets: bool) -> SampledData | None:
     """Sample a loader by reading only the samples chosen, where the labels are known without loading the images."""
     if not (
         isinstance(data, DataLoader)
@@ -139,10 +149,10 @@ def _indexed(data: Any, n: int) -> SampledData | None:
     rows = stratified(labels, min(n, len(labels)))
     tensors = _tensors(data.dataset, rows) if data.collate_fn is default_collate else None
     if tensors is not None:
-        return _held(_batch(tensors, 0))
+        return _held(_batch(tensors, 0, targets))
     own = torch.Generator()  # a loader draws a seed when it is read, which is not to come from the global state
     loader = DataLoader(data.dataset, data.batch_size or 1, sampler=rows.tolist(), collate_fn=data.collate_fn, generator=own)
-    return _held(_join(list(_batches(loader))))
+    return _held(_join(list(_batches(loader, targets))))
 
 
 def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:
@@ -173,11 +183,12 @@ def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
     read, share = 0, n
     for batch in batches:
         keep = []
-        for row, label in enumerate(batch.labels.tolist()) if batch.labels.ndim == 1 else ():
+        classed = batch.labels.ndim == 1 and batch.labels.dtype.kind != "f"
+        for row, label in enumerate(batch.labels.tolist()) if classed else ():
             counts[label] = counts.get(label, 0) + 1
             if counts[label] <= share:
                 keep.append(row)
-        held.append(batch.take(np.array(keep, np.int64)) if batch.labels.ndim == 1 else batch)
+        held.append(batch.take(np.array(keep, np.int64)) if classed else batch)
         read += len(batch)
         share = -(-n // max(1, len(counts)))
         filled = sum(min(count, share) for count in counts.values()) if counts else read
@@ -188,32 +199,34 @@ def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
     return _held(joined.take(stratified(joined.labels, min(n, len(joined)))), notes)
 
 
-def _batches(data: Iterable[Any]) -> Iterator[LabelledBatch]:
+def _batches(data: Iterable[Any], targets: bool) -> Iterator[LabelledBatch]:
     number = -1
     for number, item in enumerate(data):
-        yield _batch(item, number)
+        yield _batch(item, number, targets)
     if number < 0:
         raise ValueError("data: expected at least one batch, got none")
 
 
-def _batch(item: Any, number: int) -> LabelledBatch:
+def _batch(item: Any, number: int, targets: bool) -> LabelledBatch:
     name = f"data: batch {number}"
     if isinstance(item, Mapping):
         if "labels" not in item:
             raise TypeError(f"{name}: expected a key 'labels', got {sorted(map(str, item))}")
-        return _checked(name, {argument: value for argument, value in item.items() if argument != "labels"}, item["labels"])
+        return _checked(name, {argument: value for argument, value in item.items() if argument != "labels"}, item["labels"], targets)
     if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
-        return _checked(name, item[0] if len(item) == 2 else tuple(item[:-1]), item[-1])
+        return _checked(name, item[0] if len(item) == 2 else tuple(item[:-1]), item[-1], targets)
     raise TypeError(f"{name}: expected (X, y), got {type(item).__name__}")
 
 
-def _checked(name: str, inputs: ModelInputs, labels: Any) -> LabelledBatch:
-    """Return a batch, after checking that its parts are tensors of one length with labels a campaign can use."""
+def _checked(name: str, inputs: ModelInputs, labels: Any, targets: bool) -> LabelledBatch:
+    """Return a batch, after checking that its parts are tensors of one length with labels, or with ``targets`` float targets."""
     inputs = _map(lambda x: _tensor(name, x), inputs)
     leaves = list(tensors_in(inputs))
     if not leaves:
         raise TypeError(f"{name}: expected X as tensors, got {type(inputs).__name__}")
-    y = checks.label_array(name, labels, part="y", binning="torch.bucketize(y, edges)")
+    y = as_numpy(checks.as_array(f"{name}: y", labels))
+    if not (targets and y.dtype.kind == "f"):
+        y = checks.label_array(name, labels, part="y", binning="torch.bucketize(y, edges)")
     if y.ndim < 1 or any(x.ndim < 1 or len(x) != len(y) for x in leaves):
         shapes = ", ".join(str(tuple(x.shape)) for x in leaves)
         raise ValueError(f"{name}: expected X and y of one length, got X {shapes} and y {y.shape}")
@@ -222,13 +235,13 @@ def _checked(name: str, inputs: ModelInputs, labels: Any) -> LabelledBatch:
     return LabelledBatch(inputs, y)
 
 
-def _pair(data: Any) -> LabelledBatch | None:
+def _pair(data: Any, targets: bool) -> LabelledBatch | None:
     arrays = (torch.Tensor, np.ndarray)
     if not (isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], arrays)):
         return None
     X, y = data
     several = isinstance(X, (tuple, list)) and all(isinstance(x, arrays) for x in X)
-    return _checked("data", X, y) if several or isinstance(X, (*arrays, Mapping)) else None
+    return _checked("data", X, y, targets) if several or isinstance(X, (*arrays, Mapping)) else None
 
 
 def _join(batches: Sequence[LabelledBatch]) -> LabelledBatch:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_fast.init.activations import FollowingActivation, activation_after
+from nc_fast.init.activations import FollowingActivation, activation_after, ends_the_model
 from nc_fast.init.forward_pass import CallRecorder, TorchCall, on_arrival, tensors_in
 from nc_fast.init.layers.attention import ProjectionLayer
 from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer
@@ -35,21 +35,31 @@ class TracedLayer:
     position : its place in the order; query, key and value share one.
     axis : where the samples are in its input.
     activation : what follows; identity where nothing was found.
+    is_output : whether nothing but reshaping, averaging or a softmax comes between it and the end.
     """
 
     layer: Layer
     position: int
     axis: BatchAxis
     activation: FollowingActivation
+    is_output: bool
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What was seen: layers in order, those that cannot be initialized, and the largest tensor of the forward pass."""
+    """What was seen.
+
+    Attributes
+    ----------
+    layers : in the order the data meets them.
+    kept : those that cannot be initialized.
+    largest_tensor, all_tensors : bytes per sample of the largest tensor of the forward pass, and of all.
+    """
 
     layers: tuple[TracedLayer, ...]
     kept: tuple[KeptLayer, ...]
-    bytes_per_sample: int
+    largest_tensor: int
+    all_tensors: int
 
 
 @dataclass
@@ -83,13 +93,14 @@ def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], La
         # Only the projections of one attention share a module.
         position = before.position + (before.layer.module is not layer.module) if before else 0
         if visit.output is None or isinstance(layer, ProjectionLayer):  # query, key and value enter the attention linearly
-            activation = FollowingActivation("identity", "identity")
+            activation, is_output = FollowingActivation("identity", "identity"), False
         else:
-            activation = activation_after(visit.output, calls[visit.calls_before :], fresh_means)
-        traced.append(TracedLayer(layer, position, axis, activation))
+            later = calls[visit.calls_before :]
+            activation, is_output = activation_after(visit.output, later, fresh_means), ends_the_model(visit.output, later)
+        traced.append(TracedLayer(layer, position, axis, activation, is_output))
     kept += [KeptLayer(layer.name, layer.kind, "the data never reaches it") for layer in layers if layer.host not in order]
     sizes = [t.numel() * t.element_size() for call in calls for t in call.outputs]
-    return Trace(tuple(traced), tuple(kept), max(sizes, default=0) // TRACE_SAMPLES[1])
+    return Trace(tuple(traced), tuple(kept), max(sizes, default=0) // TRACE_SAMPLES[1], sum(sizes) // TRACE_SAMPLES[1])
 
 
 def _run(

@@ -16,8 +16,6 @@ from nc_fast.runtime.caller import warn_caller
 from nc_fast.sklearn.rows import Sample
 from nc_fast.stages.moments import CandidatePool
 
-DAMPING = 1e-3  # that of nc_fast.pursuit; a choice between it and 0.1 in the guard doubled the work and gained nothing
-
 
 def draw_pool(how: str | Callable[..., Any], sample: Sample, size: int, k: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return the weights (D, M) and biases (M,) of candidates, in the dtype of the samples.
@@ -50,18 +48,7 @@ def pursued(pool: CandidatePool, sample: Sample, count: int) -> np.ndarray:
     """Return the candidates that a pursuit picks, in order; beyond the rank of their activations, the first of the others."""
     if not count:
         return np.zeros(0, np.int64)
-    put = pool.backend.put
-    picks = pool.backend.pursue(
-        put(pool.W),
-        put(sample.X),
-        put(sample.T - sample.T.mean(axis=0)),
-        count,
-        bias=put(pool.bias),
-        activation=pool.activation,
-        precision=pool.precision,
-        damping=DAMPING,
-        block="auto",
-    )
+    picks = pool.pursue(sample.X, sample.T - sample.T.mean(axis=0), count)
     if picks.kept < pool.size:
         warn_caller(f"pool, max_samples: only the {picks.kept} of {pool.size} candidates with the largest first gains fit in memory")
     return as_numpy(picks.indices)

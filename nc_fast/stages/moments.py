@@ -14,11 +14,13 @@ from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, is_tensor, like, take_columns
 from nc_fast.inputs.means import centring, feature_sums
 from nc_fast.inputs.sources import Batches, Block, Slices, Source, batch, block_rows, labelled
+from nc_fast.picks import PursuitPicks
 from nc_fast.runtime.progress import Report
 from nc_fast.stages.checkpoint import Checkpoint, fingerprint
 from nc_fast.types import ClassMoments
 
 PRECISIONS = ("auto", "fp16", "tf32", "ieee")
+DAMPING = 1e-3  # of a pursuit
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,25 @@ class CandidatePool:
         """Return the candidates' activations (n, M) on samples, where the backend computes."""
         put, samples = self.backend.put, self.backend.samples(X)
         return self.backend.activations(put(self.W), samples, bias=put(self.bias), activation=self.activation, precision=self.precision)
+
+    def pursue(
+        self, X: Array, T: np.ndarray, k: int, *, damping: float = DAMPING, block: int | str = "auto", report: Report | None = None
+    ) -> PursuitPicks:
+        """Pick k candidates whose activations on samples (n, D) explain the centred targets (n, C) float64."""
+        put = self.backend.put
+        picks: PursuitPicks = self.backend.pursue(
+            put(self.W),
+            put(X),
+            put(T),
+            k,
+            bias=put(self.bias),
+            activation=self.activation,
+            precision=self.precision,
+            damping=damping,
+            block=block,
+            report=report,
+        )
+        return picks
 
     def labelled(self, X: Array, y: Array, *, may_be_empty: bool = False, targets: bool = False) -> Block | Slices:
         """Check samples and labels, or with ``targets`` labels or float targets."""

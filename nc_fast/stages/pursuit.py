@@ -152,19 +152,7 @@ def pursuit(pool: CandidatePool, source: Source, rules: PursuitRules, progress: 
 
 
 def _pursue(pool: CandidatePool, drawn: Drawn, targets: np.ndarray, rules: PursuitRules, report: Report | None) -> PursuitPicks:
-    put = pool.backend.put
-    picks: PursuitPicks = pool.backend.pursue(
-        put(pool.W),
-        put(drawn.X),
-        put(targets),
-        rules.k,
-        bias=put(pool.bias),
-        activation=pool.activation,
-        precision=pool.precision,
-        damping=rules.damping,
-        block=rules.block,
-        report=report,
-    )
+    picks = pool.pursue(drawn.X, targets, rules.k, damping=rules.damping, block=rules.block, report=report)
     if picks.kept < pool.size:
         warn_caller(
             f"the activations of {pool.size} candidates on {len(targets)} samples do not fit in memory: only the {picks.kept} of the "

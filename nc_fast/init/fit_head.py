@@ -1,0 +1,78 @@
+"""fit_head_: the output layer alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from nc_fast.init import arguments
+from nc_fast.init.arguments import LEAST_SQUARES, PURSUIT, InitOptions
+from nc_fast.init.fill import LayerPlan
+from nc_fast.init.layers.find import find_layers
+from nc_fast.init.objective import Loss
+from nc_fast.init.pick import PickRules
+from nc_fast.init.report import HeadReport
+from nc_fast.init.run import initialize, unseen_samples, why_no_head
+from nc_fast.init.sampling import SampledData
+from nc_fast.init.trace import Trace
+from nc_fast.inputs import checks
+
+
+def fit_head_(
+    model: nn.Module,
+    data: Any,
+    *,
+    lr: float | None = 0.1,
+    loss: Loss | None = None,
+    layer: str | None = None,
+    max_samples: int | None = 2000,
+    generator: torch.Generator | None = None,
+) -> HeadReport:
+    """Fit a network's output layer to what the layers before it produce, in place."""
+    started = perf_counter()
+    net = arguments.model(model)
+    options = InitOptions(
+        select=PURSUIT,
+        head=LEAST_SQUARES,
+        lr=arguments.learning_rate(lr),
+        loss=arguments.loss(loss),
+        pool=1,
+        base="",
+        rectifying=False,
+        alpha=0.0,
+        bias="center",
+        gain=1.0,
+        max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
+        by_class=False,
+        criterion=None,
+        screened=False,
+        progress=False,
+    )
+    generator = arguments.generator(generator)
+    fit, unfit = find_layers(net)
+    reasons = {one.name: one.reason for one in unfit}
+    if layer is not None and checks.choice("layer", layer, [*(one.name for one in fit), *reasons]) in reasons:
+        raise ValueError(f"layer: {layer!r} cannot be fitted: {reasons[layer]}")
+
+    def plans_of(traced: Trace, sampled: SampledData) -> list[LayerPlan]:
+        reasons = {one.name: one.reason for one in traced.kept}
+        reached = {one.layer.name: one for one in traced.layers}
+        name = layer or next(reversed(reached), None)
+        if name is None or name in reasons:
+            got = reasons.get(name, "no layer that can be") if name else "no layer that can be"
+            raise ValueError(f"layer: expected a Linear output layer, got {got}")
+        reason = why_no_head(reached[name], sampled)
+        if reason:
+            raise ValueError(f"layer: {name!r} cannot be fitted: {reason}")
+        head = reached[name]
+        rules = PickRules(head.activation, 0.0, False, None, False, False)
+        return [LayerPlan(head.layer, head.axis, LEAST_SQUARES, rules, 1.0, None, unseen_samples(sampled))]
+
+    written = {one.module for one in fit if layer in (None, one.name)}
+    report = initialize(net, data, fit, written, generator, options, plans_of).head
+    assert report is not None
+    return replace(report, seconds=perf_counter() - started)

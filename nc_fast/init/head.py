@@ -1,0 +1,106 @@
+"""The fitted head: the output layer by ridge regression on its inputs, as large as the loss asks for and its sharpness allows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nc_fast.heads import loo_predictions, ridge_head
+from nc_fast.init.layers.base import Layer
+from nc_fast.init.objective import Answers, Loss, Objective, default_loss
+from nc_fast.init.rows import draw_rows
+
+SCALES = 2.0 ** np.arange(0, 5.1, 0.25)  # tried on the leave-one-out predictions of labels
+FIRST_PRODUCTS, MORE_PRODUCTS = 6, 3  # of power iteration at the first scale; at every other one, from where the last ended
+TRIALS = 5  # scales whose sharpness is measured, at most
+NEAR_ENOUGH = 0.85  # of the limit: closer is below the noise of a few hundred samples
+STEEPEST, SHALLOWEST = 2.0, 0.5  # sharpness grows like a power of the scale between these; at first the steepest is expected
+HEAD_ROWS = 5000  # of the layer's samples: a few positions of every one, where there are many
+
+
+@dataclass(frozen=True)
+class FittedHead:
+    """A head of scale 1, as it is installed.
+
+    Attributes
+    ----------
+    layer : the output layer.
+    weight, bias : (outputs, k) and (outputs,), of squared error.
+    wanted : the scale of the least leave-one-out loss.
+    ridge : the strength, see :func:`nc_fast.ridge_head`.
+    explained : share of the targets' variance that leave-one-out predictions explain.
+    """
+
+    layer: Layer
+    weight: Tensor
+    bias: Tensor
+    wanted: float
+    ridge: float
+    explained: float
+
+    def install(self, scale: float) -> None:
+        """Write weight and bias into the layer."""
+        self.layer.install(scale * self.weight)
+        if self.layer.trains_bias:
+            self.layer.install_bias(scale * self.bias)
+
+
+def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers: Answers, loss: Loss | None) -> FittedHead:
+    """Fit the output layer to what it reads, install it at scale 1 and return it.
+
+    Activations are not standardised: the weight of one that hardly varies would be large, and with it the sharpness.
+    """
+    X, labels = draw_rows(samples, HEAD_ROWS)
+    n_outputs = len(layer.weight)
+    T = answers.design(labels)
+    if answers.outputs is not None:
+        columns = np.zeros((len(T), max(2, n_outputs)))
+        columns[:, answers.outputs] = T
+        T = columns[:, -n_outputs:]  # one output of two is the second's
+    head = ridge_head(X, T, standardize=False)
+    predictions = torch.from_numpy(loo_predictions(head)).to(X)
+    bias, wanted = head.intercept, 1.0
+    if answers.outputs is not None:
+        middle = 1 / max(2, n_outputs)  # of one-hot targets; raw outputs are about 0
+        predictions, bias = predictions - middle, bias - middle
+        given = answers.of(labels, predictions)
+        losses = [float((loss or default_loss)(scale * predictions, given)) for scale in SCALES.tolist()]
+        wanted = float(SCALES[int(np.argmin(losses))])
+    unexplained = head.loo_error / max(float(T.var(axis=0).sum()), np.finfo(float).tiny)
+    fitted = FittedHead(layer, head.weights.T, bias, wanted, head.ridge, 1 - unexplained)
+    fitted.install(1.0)
+    return fitted
+
+
+def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tuple[float, float]:
+    """Install the head at the largest scale, up to the one wanted, whose sharpness is at most 2 / lr; return scale and sharpness.
+
+    The search goes up from 1, for the loss is flat again at very large scales, where training would not stay. Where no scale
+    is flat enough, the layers below are too sharp, and the flattest scale tried is taken.
+    """
+    limit = math.inf if lr is None else 2 / lr
+    scale, products, direction = 1.0, FIRST_PRODUCTS, objective.random_direction()
+    tried: list[tuple[float, float]] = []
+    while True:
+        head.install(scale)
+        sharpness, direction = objective.sharpness(direction, products)
+        if not math.isfinite(sharpness):
+            raise ValueError(f"loss: expected one with finite second derivatives at the start, got a sharpness of {sharpness}")
+        tried.append((scale, sharpness))
+        if (sharpness <= limit and (scale == head.wanted or sharpness >= NEAR_ENOUGH * limit)) or len(tried) == TRIALS:
+            break
+        growth = STEEPEST
+        if len(tried) > 1 and tried[-1][0] != tried[-2][0] and min(tried[-1][1], tried[-2][1]) > 0:
+            (a, at_a), (b, at_b) = tried[-2:]
+            growth = min(max(math.log(at_b / at_a) / math.log(b / a), SHALLOWEST), STEEPEST)
+        scale = min(head.wanted, scale * (math.sqrt(NEAR_ENOUGH) * limit / sharpness) ** (1 / growth))
+        products = MORE_PRODUCTS
+    flat = [pair for pair in tried if pair[1] <= limit]
+    best = max(flat) if flat else min(tried, key=lambda pair: pair[1])
+    head.install(best[0])
+    return best

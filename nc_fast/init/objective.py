@@ -1,0 +1,130 @@
+"""What a network is trained on, as its start is judged by it: the loss on a few hundred samples, and how sharp it is there.
+
+Sharpness is the largest eigenvalue of the Gauss-Newton matrix J' H J / n of the loss in the parameters that are trained: J is
+the outputs' Jacobian, H the loss's Hessian in the outputs. At a start it agrees with the whole Hessian's (docs/initialization.md).
+Gradient descent at rate lr is stable below 2 / lr.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from nc_fast.init.forward_pass import tensors_in
+from nc_fast.init.sampling import LabelledBatch
+
+Loss = Callable[[Any, Tensor], Tensor]  # of the model's outputs and labels or targets; their mean over samples
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the outputs for the samples should be.
+
+    Attributes
+    ----------
+    classes : (C,) distinct labels, sorted.
+    outputs : (C,) the output each class stands for; None where classes and outputs do not correspond.
+    targets : (N,) or (N, T) float64 targets, of which labels are row numbers; None with labels proper.
+    """
+
+    classes: np.ndarray
+    outputs: np.ndarray | None
+    targets: np.ndarray | None
+
+    def design(self, labels: np.ndarray) -> np.ndarray:
+        """Return (n, C) float64 for labels (n,): one-hot of the classes, or the targets."""
+        if self.targets is not None:
+            rows: np.ndarray = self.targets[labels]
+            return rows.reshape(len(labels), -1)
+        one_hot: np.ndarray = (labels[:, None] == self.classes).astype(np.float64)
+        return one_hot
+
+    def of(self, labels: np.ndarray, outputs: Tensor) -> Tensor:
+        """Return what a loss is given beside ``outputs``: output numbers int64, or targets in their dtype."""
+        if self.targets is not None:
+            return torch.from_numpy(self.targets[labels]).to(outputs)
+        assert self.outputs is not None
+        return torch.from_numpy(self.outputs[np.searchsorted(self.classes, labels)]).to(outputs.device)
+
+
+def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
+    """Return the loss of raw outputs: squared error of float targets, or cross-entropy, binary where there is one output."""
+    if answers.is_floating_point():
+        return functional.mse_loss(outputs.reshape(answers.shape), answers)
+    if outputs.numel() == answers.numel():
+        return functional.binary_cross_entropy_with_logits(outputs.reshape(answers.shape), answers.to(outputs.dtype))
+    if outputs.shape[:-1] == answers.shape:
+        return functional.cross_entropy(outputs.flatten(0, -2), answers.flatten())
+    return functional.cross_entropy(outputs, answers)
+
+
+class Objective:
+    """The loss of a model on one batch, in parts of which each is held in memory with what autograd needs."""
+
+    def __init__(
+        self, model: nn.Module, device: torch.device, batch: LabelledBatch, answers: Answers, loss: Loss | None, samples_at_once: int
+    ) -> None:
+        self._model = model
+        self._device = device
+        self._parts = list(batch.blocks(samples_at_once))
+        self._size = len(batch)
+        self._answers = answers
+        self._loss = loss or default_loss
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def value(self) -> float:
+        """Return the loss."""
+        with torch.no_grad():
+            return sum(float(self._loss(*self._run(part))) * len(part) for part in self._parts) / self._size
+
+    def random_direction(self) -> list[Tensor]:
+        """Return a direction in the space of the parameters."""
+        return [torch.randn_like(parameter) for parameter in self._parameters]
+
+    def sharpness(self, direction: Sequence[Tensor], products: int) -> tuple[float, list[Tensor]]:
+        """Return the largest eigenvalue by so many steps of power iteration, and the direction they end with."""
+        eigenvalue = 0.0
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
+            held = [self._linearized(part) for part in self._parts] if len(self._parts) == 1 else None
+            for _ in range(products):
+                norm = sum(float((part.double() ** 2).sum()) for part in direction) ** 0.5
+                if not norm > 0:
+                    return 0.0, list(direction)
+                unit = [part / norm for part in direction]
+                eigenvalue, direction = 0.0, [torch.zeros_like(part) for part in unit]
+                for size, linear in held or map(self._linearized, self._parts):
+                    curvature, product = linear(unit)
+                    eigenvalue += size / self._size * curvature
+                    for total, more in zip(direction, product, strict=True):
+                        total.add_(more, alpha=size / self._size)
+        return eigenvalue, list(direction)
+
+    def _run(self, part: LabelledBatch) -> tuple[Tensor, Tensor]:
+        outputs = next(tensors_in(part.run(self._model, self._device)))
+        return outputs, self._answers.of(part.labels, outputs)
+
+    def _linearized(self, part: LabelledBatch) -> tuple[int, Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]]]:
+        """Return the part's size and v -> (v' G v, G v), G the Gauss-Newton matrix of its mean loss."""
+        outputs, answers = self._run(part)
+        # J v is the derivative of J' w, which is linear in w, in w: two backward passes instead of a forward one with tangents.
+        w = torch.zeros_like(outputs, requires_grad=True)
+        backward = torch.autograd.grad(outputs, self._parameters, w, create_graph=True, materialize_grads=True)
+        free = outputs.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(self._loss(free, answers), free, create_graph=True)
+
+        def product(v: Sequence[Tensor]) -> tuple[float, Sequence[Tensor]]:
+            (tangent,) = torch.autograd.grad(backward, w, v, retain_graph=True)
+            if not slope.requires_grad:  # a loss that is linear in the outputs
+                return 0.0, [torch.zeros_like(part) for part in v]
+            (curved,) = torch.autograd.grad(slope, free, tangent, retain_graph=True)
+            result = torch.autograd.grad(outputs, self._parameters, curved, retain_graph=True, materialize_grads=True)
+            return float((tangent * curved).sum()), result
+
+        return len(part), product

@@ -1,0 +1,33 @@
+"""A pursuit for one group of a layer's neurons: those whose activations together explain the labels or targets best."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nc_fast.backends import registry
+from nc_fast.init.objective import Answers
+from nc_fast.init.pick import GroupPicks, PickRules, SampleBlocks
+from nc_fast.init.rows import draw_rows
+from nc_fast.inputs.arrays import as_numpy
+from nc_fast.stages.moments import CandidatePool
+
+PURSUED = 1 << 21  # activations, samples times candidates, that are looked at, but those of LEAST_ROWS samples at least
+LEAST_ROWS = 500
+BLOCK = 16  # picks made between looks at all candidates: half the time of exact picks at these sizes, and as good
+
+
+def pursue_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, rules: PickRules, answers: Answers) -> GroupPicks:
+    """Pick k of the candidates, the rows of ``weight`` (M, D), which will be installed with ``bias`` (M,)."""
+    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
+    device = weight.device if on_gpu else torch.device("cpu")
+    X, labels = draw_rows(samples(), max(LEAST_ROWS, PURSUED // len(weight)))
+    X, W, b = X.to(device), weight.to(device).T, bias.to(device)
+    if rules.activation.normalized:
+        spread = (X @ W).std(dim=0, correction=0)
+        scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread))
+        W, b = W * scale, b * scale
+    T = answers.design(labels)
+    pool = CandidatePool.checked("W", W, b, rules.activation.function, "auto", "auto")
+    picks = pool.pursue(X, T - T.mean(axis=0), k, block=BLOCK)
+    return GroupPicks(as_numpy(picks.indices), float(as_numpy(picks.explained)[-1]), float("nan"), k - picks.filled, None)

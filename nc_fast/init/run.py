@@ -1,0 +1,118 @@
+"""What campaign_ and fit_head_ share: samples, a look at the model, the walk through it, the head's scale, everything else as found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
+from nc_fast.init.fill import LayerPlan
+from nc_fast.init.head import FittedHead, settle_scale
+from nc_fast.init.layers.base import Layer
+from nc_fast.init.layers.linear import LinearLayer
+from nc_fast.init.objective import Answers, Objective
+from nc_fast.init.pick import output_of_class
+from nc_fast.init.report import HeadReport, LayerReport
+from nc_fast.init.sampling import SampledData, collect
+from nc_fast.init.state import as_found, batch_statistics, isolated_rng
+from nc_fast.init.trace import Trace, TracedLayer, trace
+from nc_fast.init.walk import Walk
+
+OBJECTIVE_SAMPLES = 256  # of which loss and sharpness are taken; fewer where LINEARIZED_BYTES do not hold one sample's tensors as often
+LEAST_FITTED = 8  # the head is fitted on all but so few of the samples: an eighth of them, where they are few
+LINEARIZED_BYTES = 1 << 30
+LINEARIZED_COPIES = 4  # of every tensor of a forward pass, taken to be alive while second derivatives are
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done to a model."""
+
+    traced: Trace
+    sampled: SampledData
+    layers: tuple[LayerReport, ...]
+    head: HeadReport | None
+
+
+def initialize(
+    model: nn.Module,
+    data: Any,
+    layers: Sequence[Layer],
+    written: set[nn.Module],
+    generator: torch.Generator | None,
+    options: InitOptions,
+    plans_of: Callable[[Trace, SampledData], list[LayerPlan]],
+) -> Outcome:
+    """Look at the model with its layers, and do to it what is planned then; ``written`` are the modules that may change."""
+    device = next(model.parameters()).device
+    with isolated_rng(generator, device, data):
+        sampled = collect(data, options.max_samples, targets=options.targets)
+        with as_found(model, written):
+            traced = trace(model, layers, sampled.first, device)
+            plans = plans_of(traced, sampled)
+            outputs = None
+            if plans and sampled.targets is None:
+                outputs = output_of_class(sampled.classes, max(2, len(plans[-1].layer.weight)))
+            answers = Answers(sampled.classes, outputs, sampled.targets)
+            walk = Walk(model, device, sampled, traced.largest_tensor, answers, plans)
+            with batch_statistics(model):
+                objective = _objective(model, device, sampled, traced, answers, options) if _has_head(plans) else None
+                before = objective.value() if objective else 0.0
+                reports, head = walk.run(options)
+                report = _scaled(head, objective, before, sampled, options) if head and objective else None
+    return Outcome(traced, sampled, tuple(reports), report)
+
+
+def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
+    """Return why a layer cannot be a fitted head of these samples; None if it can."""
+    n_outputs = len(last.layer.weight)
+    if type(last.layer) is not LinearLayer:
+        return f"a fitted head is a Linear layer, this is {last.layer.kind}"
+    if not last.is_output:
+        return "its output is not the model's"
+    if sampled.targets is not None:
+        wanted = int(np.prod(sampled.targets.shape[1:]))
+        return None if n_outputs == wanted else f"it has {n_outputs} outputs for {wanted} targets"
+    if output_of_class(sampled.classes, max(2, n_outputs)) is None:
+        return f"it has {n_outputs} outputs for labels of {len(sampled.classes)} classes"
+    return None if len(sampled.classes) > 1 else "there is one class only"
+
+
+def unseen_samples(sampled: SampledData) -> int:
+    """Return how many samples a head is not fitted on, but judged by."""
+    return min(OBJECTIVE_SAMPLES, max(1, sampled.size // LEAST_FITTED))
+
+
+def _has_head(plans: Sequence[LayerPlan]) -> bool:
+    return any(plan.select == LEAST_SQUARES for plan in plans)
+
+
+def _objective(
+    model: nn.Module, device: torch.device, sampled: SampledData, traced: Trace, answers: Answers, options: InitOptions
+) -> Objective:
+    at_once = max(1, LINEARIZED_BYTES // (LINEARIZED_COPIES * max(1, traced.all_tensors)))
+    return Objective(model, device, sampled.first(unseen_samples(sampled)), answers, options.loss, at_once)
+
+
+def _scaled(head: FittedHead, objective: Objective, before: float, sampled: SampledData, options: InitOptions) -> HeadReport:
+    started = perf_counter()
+    scale, sharpness = settle_scale(head, objective, options.lr)
+    return HeadReport(
+        name=head.layer.name,
+        samples=sampled.size,
+        classes=len(sampled.classes),
+        scale=scale,
+        wanted=head.wanted,
+        ridge=head.ridge,
+        sharpness=sharpness,
+        limit=None if options.lr is None else 2 / options.lr,
+        loss_before=before,
+        loss_after=objective.value(),
+        seconds=perf_counter() - started,
+    )
