@@ -19,7 +19,7 @@ TESTED_TORCH = [line for line in TESTED if line.startswith("torch==")]
 PYTEST = ["python", "-m", "pytest", "--numprocesses", "2", "--dist", "worksteal", "--quiet"]
 # Many processes or minutes, and nothing that depends on versions: `make test` runs them.
 LONG = [
-    *(f"command/test_{name}.py" for name in ("compare_training", "compare_results", "compare_command", "torchrun")),
+    *(f"command/test_{name}.py" for name in ("compare_training", "compare_networks", "compare_results", "compare_command", "torchrun")),
     *("distributed", "test_benchmarks.py", "test_wheel.py"),
 ]
 OLD_MATPLOTLIB = ["-W", "ignore::DeprecationWarning"]  # it calls what its own dependencies have deprecated since

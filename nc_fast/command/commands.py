@@ -156,23 +156,25 @@ def _beside(console: Console, what: str, out: Path, draw: Callable[..., Iterable
 def compare(
     data_dir: Annotated[Path | None, typer.Option(help="Folder of IDX files: MNIST, Fashion-MNIST. Without it, digits.")] = None,
     npz: Annotated[Path | None, typer.Option(help="An .npz file with X (N, D) or (N, height, width), y (N,), and X_test, y_test.")] = None,
-    networks: Annotated[str, typer.Option(help="Names with commas between: mlp2, mlp3, mlp5, cnn.")] = "mlp3",
+    networks: Annotated[str, typer.Option(help="Names with commas between: mlp2, mlp3, mlp5, mlp10, cnn, resnet, transformer.")] = "mlp3",
     init: Annotated[
         list[str] | None,
         typer.Option(
             help="An initialization, as often as needed: normal, xavier, he, orthogonal, lsuv, original, he-center, he-center-assign, "
-            "campaign; options after a colon: he:gain=1.41, he:like=campaign (its scale), campaign:alpha=0.5,bias=zeros. "
-            "'all' for all.",
+            "he-head, lsuv-head (output layer fitted), campaign; options after a colon: he:gain=1.41, he:like=campaign (its scale), "
+            "campaign:select=campaign,head=campaign, campaign:lr=none (what it is told instead of the run's rate). 'all' for all.",
             show_default="he, campaign",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many.")] = 3,
     first_seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds count from here.")] = 0,
     epochs: Annotated[int, typer.Option(help="Of training.")] = 10,
-    lr: Annotated[float, typer.Option(help="Learning rate of plain SGD.")] = 0.1,
+    optimizer: Annotated[str, typer.Option(help="sgd, momentum (0.9) or adamw.")] = "sgd",
+    lr: Annotated[str, typer.Option(help="Rate, or several with commas: each initialization's best one on a held-out tenth.")] = "0.1",
     batch: Annotated[int, typer.Option(help="Batch size.")] = 100,
-    target: Annotated[float, typer.Option(help="Test accuracy in percent that time is taken to.")] = 92.0,
+    target: Annotated[str, typer.Option(help="Test accuracies in percent, with commas between, that time is taken to.")] = "92",
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first epoch.")] = 50,
+    train_samples: Annotated[int | None, typer.Option(help="Of each class its share, by the seed.", show_default="all")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core; one on a GPU")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; an interrupted comparison goes on from there.")] = Path(
@@ -180,7 +182,7 @@ def compare(
     ),
 ) -> None:
     """Train a network on the same batches from different initializations, and compare them with He's."""
-    from nc_fast.command.compare import run_and_write
+    from nc_fast.command.compare import numbers, run_and_write
     from nc_fast.compare.initializations import ALL, DEFAULT
     from nc_fast.compare.plan import Plan
 
@@ -189,10 +191,12 @@ def compare(
         initializations=tuple(name for asked in init or DEFAULT for name in (ALL if asked == "all" else (asked,))),
         seeds=tuple(range(first_seed, first_seed + seeds)),
         epochs=epochs,
-        lr=lr,
+        optimizer=optimizer,
+        lr=numbers("--lr", lr),
         batch=batch,
-        target=target,
+        target=numbers("--target", target),
         eval_every=eval_every,
+        train_samples=train_samples,
         device=device,
     )
     source = _source(data_dir, npz)

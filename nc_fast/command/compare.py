@@ -20,10 +20,28 @@ PICTURE, TABLE = "curves.png", "table.md"
 CSV_FILES = {"summary.csv": tables.summary_csv, "runs.csv": tables.runs_csv, "curves.csv": tables.curves_csv}
 
 
+def numbers(option: str, text: str) -> tuple[float, ...]:
+    """Return the numbers of an option, which have commas between them.
+
+    Raises
+    ------
+    ValueError
+        When they are not numbers, naming the option.
+    """
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ValueError(f"{option}: expected a number, or several with commas between, got {text!r}") from None
+
+
 def run_and_write(plan: Plan, source: PathLike | None, jobs: int | None, out: Path, console: Console) -> None:
     """Run the plan's tasks that the folder does not hold yet, write tables and curves into it, print the tables."""
     plan.check()
-    data = load_data(source, plan.device)
+    data = load_data(source, plan)
+    plan.check_samples(data)
+    left_out = list(plan.left_out())
+    for line in left_out:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
     with Folder(out).opened(plan.fingerprint(data)) as runs:
         finished = {run.task for run in runs}
         tasks = [task for task in plan.tasks() if task not in finished]
@@ -34,7 +52,9 @@ def run_and_write(plan: Plan, source: PathLike | None, jobs: int | None, out: Pa
                 Folder(out).append(run)
                 runs.append(run)
     grids = list(tables.grids(runs, plan, data.name))
-    texts = {name: text_of(runs, plan) for name, text_of in CSV_FILES.items()} | {TABLE: "\n".join(grid.markdown() for grid in grids)}
+    texts = {name: text_of(runs, plan) for name, text_of in CSV_FILES.items()} | {
+        TABLE: "\n".join([*(grid.markdown() for grid in grids), *(f"{line}.\n" for line in left_out)])
+    }
     for name, text in texts.items():
         with replacing(out / name) as file:
             file.write(text.encode())

@@ -1,7 +1,8 @@
 """The initializations that are compared, by name and options: ``he``, ``he:gain=1.41``, ``campaign:alpha=0.5,bias=zeros``.
 
-To add one, write a function that takes (model, data, generator) and its options by keyword, and put it into INITIALIZATIONS.
-Functions of torch.nn.init set weights; biases are 0 with them.
+To add one, write a function that takes (model, data, generator, lr) and its options by keyword, and put it into INITIALIZATIONS.
+``lr`` is the rate the network will be trained at, None where the optimizer adapts it. Functions of torch.nn.init set the weights of
+linear layers and convolutions; biases are 0 with them, and all else (attention's input projections) stays as torch drew it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 import nc_fast.init
 from nc_fast.compare import original
-from nc_fast.compare.networks import TrainingData
+from nc_fast.compare.networks import LINEAR_STACKS, TrainingData
 from nc_fast.inputs import checks
 
 HE = "he"  # what everything is compared with
@@ -26,7 +27,7 @@ PUBLISHED = "original"
 RELU_GAIN = 2**0.5
 LSUV_SAMPLES = 2000  # as many as a campaign looks at
 
-Initialize = Callable[[nn.Module, TrainingData, torch.Generator], None]
+Initialize = Callable[[nn.Module, TrainingData, torch.Generator, float | None], None]
 
 
 def parse(spec: str) -> Initialize:
@@ -48,10 +49,10 @@ def parse(spec: str) -> Initialize:
     """
     name, _, text = spec.partition(":")
     function = INITIALIZATIONS[checks.choice("--init", name, INITIALIZATIONS)]
-    if name == "lsuv":
+    if name.startswith("lsuv"):
         _lsuv()
     parameters = inspect.signature(function).parameters.values()
-    known = OPTIONS_OF_CAMPAIGN if name == "campaign" else [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    known = OPTIONS.get(name) or [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
     options = {}
     for part in text.split(",") if text else ():
         option, equals, value = part.partition("=")
@@ -63,55 +64,73 @@ def parse(spec: str) -> Initialize:
     return partial(function, **options)
 
 
-def he(model: nn.Module, data: TrainingData, generator: torch.Generator, *, gain: float = 1.0, like: str | None = None) -> None:
+def he(
+    model: nn.Module, data: TrainingData, generator: torch.Generator, lr: float | None, *, gain: float = 1.0, like: str | None = None
+) -> None:
     """He normal weights; ``like``: each layer's rescaled to the root mean square that another initialization gives it."""
     _fill(model, generator, lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu").mul_(gain))
     if like is not None:
         other = deepcopy(model)
-        parse(like)(other, data, generator)
+        parse(like)(other, data, generator, lr)
         with torch.no_grad():
             for mine, theirs in zip(layers(model), layers(other), strict=True):
                 mine.weight.mul_(theirs.weight.norm() / mine.weight.norm())
 
 
-def normal(model: nn.Module, _: TrainingData, generator: torch.Generator, *, std: float = 0.01) -> None:
+def normal(model: nn.Module, _: TrainingData, generator: torch.Generator, _lr: float | None, *, std: float = 0.01) -> None:
     """Weights from N(0, std²)."""
     _fill(model, generator, partial(nn.init.normal_, std=std))
 
 
-def xavier(model: nn.Module, _: TrainingData, generator: torch.Generator, *, gain: float = 1.0) -> None:
+def xavier(model: nn.Module, _: TrainingData, generator: torch.Generator, _lr: float | None, *, gain: float = 1.0) -> None:
     """Xavier normal weights."""
     _fill(model, generator, partial(nn.init.xavier_normal_, gain=gain))
 
 
-def orthogonal(model: nn.Module, _: TrainingData, generator: torch.Generator, *, gain: float = RELU_GAIN) -> None:
+def orthogonal(model: nn.Module, _: TrainingData, generator: torch.Generator, _lr: float | None, *, gain: float = RELU_GAIN) -> None:
     """Orthogonal weights."""
     _fill(model, generator, partial(nn.init.orthogonal_, gain=gain))
 
 
-def lsuv(model: nn.Module, data: TrainingData, generator: torch.Generator) -> None:
+def lsuv(model: nn.Module, data: TrainingData, generator: torch.Generator, _lr: float | None) -> None:
     """Layer-sequential unit variance, by the package ``lsuv`` with its defaults, on a random batch."""
     with _seeded(generator, data.X.device):
         batch = data.X[torch.randperm(len(data.X))[:LSUV_SAMPLES].to(data.X.device)]
         _lsuv()(model, batch, verbose=False, device=batch.device)
 
 
-def campaign(model: nn.Module, data: TrainingData, generator: torch.Generator, **options: Any) -> None:
-    """:func:`nc_fast.init.campaign_`, with those of its options that OPTIONS_OF_CAMPAIGN names."""
-    nc_fast.init.campaign_(model, (data.X, data.y), generator=generator, **options)
+def campaign(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
+    """:func:`nc_fast.init.campaign_` for the run's rate, with those of its options that OPTIONS names."""
+    nc_fast.init.campaign_(model, (data.X, data.y), generator=generator, **{"lr": run_lr, **options})
 
 
-def he_center(model: nn.Module, data: TrainingData, generator: torch.Generator) -> None:
+def he_center(model: nn.Module, data: TrainingData, generator: torch.Generator, lr: float | None) -> None:
     """He weights and centred biases: a campaign with nothing to choose from."""
-    campaign(model, data, generator, pool=1, by_class=False)
+    campaign(model, data, generator, lr, pool=1, by_class=False, **PAPER)
 
 
-def he_center_assign(model: nn.Module, data: TrainingData, generator: torch.Generator) -> None:
+def he_center_assign(model: nn.Module, data: TrainingData, generator: torch.Generator, lr: float | None) -> None:
     """He weights, centred biases, and outputs assigned to classes."""
-    campaign(model, data, generator, pool=1)
+    campaign(model, data, generator, lr, pool=1, **PAPER)
 
 
-def published(model: nn.Module, data: TrainingData, generator: torch.Generator, *, pool: int = 5) -> None:
+def he_head(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
+    """He weights, centred biases, and an output layer fitted to the labels."""
+    he_center(model, data, generator, run_lr)
+    _fit_head(model, data, generator, run_lr, **options)
+
+
+def lsuv_head(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
+    """Layer-sequential unit variance, and an output layer fitted to the labels."""
+    lsuv(model, data, generator, run_lr)
+    _fit_head(model, data, generator, run_lr, **options)
+
+
+def _fit_head(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
+    nc_fast.init.fit_head_(model, (data.X, data.y), generator=generator, **{"lr": run_lr, **options})
+
+
+def published(model: nn.Module, data: TrainingData, generator: torch.Generator, _lr: float | None, *, pool: int = 5) -> None:
     """The published program's recipe, see :mod:`nc_fast.compare.original`."""
     if not isinstance(model, nn.Sequential):
         raise TypeError(f"--init original: expected a Sequential of linear layers, got {type(model).__name__}")
@@ -128,11 +147,24 @@ INITIALIZATIONS: dict[str, Callable[..., None]] = {
     PUBLISHED: published,
     "he-center": he_center,
     "he-center-assign": he_center_assign,
+    "he-head": he_head,
+    "lsuv-head": lsuv_head,
     "campaign": campaign,
 }
-OPTIONS_OF_CAMPAIGN = ("pool", "base", "alpha", "bias", "gain", "max_samples", "by_class", "criterion", "method")
+PAPER = {"select": "campaign", "base": "kaiming_normal", "head": "campaign"}
+OPTIONS = {
+    "campaign": ("pool", "select", "base", "head", "alpha", "bias", "gain", "max_samples", "by_class", "criterion", "method", "lr"),
+    "he-head": ("lr",),
+    "lsuv-head": ("lr",),
+}
 DEFAULT = ("he", "campaign")
-ALL = tuple(spec for name in INITIALIZATIONS for spec in ((HE, "he:like=campaign", "he:like=original") if name == HE else (name,)))
+VARIANTS = {HE: (HE, "he:like=campaign", "he:like=original"), "campaign": ("campaign:select=campaign", "campaign")}
+ALL = tuple(spec for name in INITIALIZATIONS for spec in VARIANTS.get(name, (name,)))
+
+
+def suits(spec: str, network: str) -> bool:
+    """Whether an initialization exists for a network: the published recipe is for stacks of linear layers."""
+    return network in LINEAR_STACKS or PUBLISHED not in spec
 
 
 def layers(model: nn.Module) -> list[nn.Linear | nn.Conv2d]:

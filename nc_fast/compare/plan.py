@@ -10,18 +10,22 @@ from typing import Any
 import torch
 
 from nc_fast._version import __version__
-from nc_fast.compare.initializations import HE, PUBLISHED, parse
+from nc_fast.compare.initializations import HE, parse, suits
 from nc_fast.compare.networks import NETWORKS, TrainingData
 from nc_fast.inputs import checks
+
+SGD, MOMENTUM, ADAMW = "sgd", "momentum", "adamw"
+OPTIMIZERS = (SGD, MOMENTUM, ADAMW)
 
 
 @dataclass(frozen=True)
 class Task:
-    """One run: a network, an initialization, a seed."""
+    """One run: a network, an initialization, a seed, a learning rate."""
 
     network: str
     initialization: str
     seed: int
+    lr: float
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,11 @@ class Plan:
     initializations : tuple of str, see :func:`nc_fast.compare.initializations.parse`; "he" must be among them
     seeds : tuple of int
     epochs, batch : int >= 1
-    lr : float > 0, of plain SGD
-    target : float, the test accuracy in percent that time is taken to
+    optimizer : str, in OPTIMIZERS
+    lr : tuple of float > 0; with several, validation samples are held out, by which every initialization's best is found
+    target : tuple of float, the test accuracies in percent that time is taken to
     eval_every : int >= 1, steps between evaluations in the first epoch
+    train_samples : int >= 1, drawn by the seed, or None for all
     device : str
     """
 
@@ -44,10 +50,12 @@ class Plan:
     initializations: tuple[str, ...]
     seeds: tuple[int, ...]
     epochs: int = 10
-    lr: float = 0.1
+    optimizer: str = SGD
+    lr: tuple[float, ...] = (0.1,)
     batch: int = 100
-    target: float = 92.0
+    target: tuple[float, ...] = (92.0,)
     eval_every: int = 50
+    train_samples: int | None = None
     device: str = "cpu"
 
     def check(self) -> None:
@@ -60,34 +68,54 @@ class Plan:
             raise ValueError(
                 f"--init: expected {HE!r} among the initializations, everything is compared with it; got {', '.join(self.initializations)}"
             )
-        for name, values in (("--networks", self.networks), ("--init", self.initializations), ("--seeds", self.seeds)):
+        checks.choice("--optimizer", self.optimizer, OPTIMIZERS)
+        for lr in self.lr:
+            if not 0 < lr < math.inf:
+                raise ValueError(f"--lr: expected numbers > 0, got {lr}")
+        for target in self.target:
+            if not 0 < target <= 100:
+                raise ValueError(f"--target: expected percentages in (0, 100], got {target:g}")
+        several = {"networks": self.networks, "init": self.initializations, "seeds": self.seeds, "lr": self.lr, "target": self.target}
+        for name, values in several.items():
             if not values or len(set(values)) < len(values):
-                raise ValueError(f"{name}: expected one or more different values, got {', '.join(map(str, values)) or 'none'}")
+                raise ValueError(f"--{name}: expected one or more different values, got {', '.join(map(str, values)) or 'none'}")
         for name in ("epochs", "batch", "eval_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"--lr: expected a number > 0, got {self.lr}")
-        if not 0 < self.target <= 100:
-            raise ValueError(f"--target: expected a percentage in (0, 100], got {self.target:g}")
         check_device(self.device)
+
+    def check_samples(self, data: TrainingData) -> None:
+        """Raise ValueError when there are fewer training samples than asked for."""
+        if self.train_samples is not None and not data.n_classes <= self.train_samples <= len(data.X):
+            expected = f"{data.n_classes} (the classes) to {len(data.X)} (the training samples)"
+            raise ValueError(f"--train-samples: expected {expected}, got {self.train_samples}")
 
     def tasks(self) -> Iterator[Task]:
         """Yield the runs, a seed at a time, so that what is finished can be compared."""
         for seed in self.seeds:
             for network in self.networks:
-                for initialization in self.suiting(network):
-                    yield Task(network, initialization, seed)
+                for lr in self.lr:
+                    for initialization in self.suiting(network):
+                        yield Task(network, initialization, seed, lr)
 
     def suiting(self, network: str) -> Iterator[str]:
-        """Yield the initializations that exist for a network: the published recipe is for linear layers."""
-        for initialization in self.initializations:
-            if network != "cnn" or PUBLISHED not in initialization:
-                yield initialization
+        """Yield the initializations that exist for a network."""
+        return (spec for spec in self.initializations if suits(spec, network))
+
+    def left_out(self) -> Iterator[str]:
+        """Yield a sentence for every pair that is not run."""
+        for network in self.networks:
+            for spec in self.initializations:
+                if not suits(spec, network):
+                    yield f"{spec} is left out on {network}: it does not exist for such a network"
+
+    def told_lr(self, lr: float) -> float | None:
+        """Return the learning rate as initializations are told it: None for an optimizer that adapts its steps."""
+        return None if self.optimizer == ADAMW else lr
 
     def epoch_steps(self, n_samples: int) -> int:
         """Return how many batches an epoch has; an incomplete one counts only where there is no other."""
-        return max(1, n_samples // self.batch)
+        return max(1, min(n_samples, self.train_samples or n_samples) // self.batch)
 
     def fingerprint(self, data: TrainingData) -> dict[str, Any]:
         """Return what two invocations must have in common for their runs to be of one comparison; plain JSON."""

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import torch
 from joblib import Parallel, cpu_count, delayed
-from torch import nn
 
 from nc_fast.compare.initializations import parse
 from nc_fast.compare.networks import TrainingData, build, prepare
 from nc_fast.compare.plan import Plan, Task
-from nc_fast.compare.training import Run, train
+from nc_fast.compare.training import Run, optimizer_of, take_step, train
 from nc_fast.files.read import load
 from nc_fast.files.untrusted import PathLike
 from nc_fast.runtime.progress import Report
@@ -72,7 +71,7 @@ def run_plan(
 
 
 def warm_up(plan: Plan, data: TrainingData) -> None:
-    """Initialize every network once by every initialization, on a few samples of all classes."""
+    """Initialize every network once by every initialization, on a few samples of all classes, and train it a step."""
     stride = max(1, len(data.y) // WARM_UP_SAMPLES)
     in_class_order = torch.argsort(torch.argsort(data.y, stable=True))
     rows = torch.argsort(in_class_order % stride, stable=True)[:WARM_UP_SAMPLES]
@@ -81,16 +80,16 @@ def warm_up(plan: Plan, data: TrainingData) -> None:
         for initialization in plan.suiting(network):
             model = build(network, few)
             try:
-                parse(initialization)(model, few, torch.Generator().manual_seed(0))
+                parse(initialization)(model, few, torch.Generator().manual_seed(0), plan.told_lr(plan.lr[0]))
             except RuntimeError as error:  # torch's words about a wrong option
                 raise ValueError(f"--init {initialization}: {str(error).splitlines()[0]}") from error
-            loss = nn.functional.cross_entropy(model(few.X), few.y)
-            torch.autograd.grad(loss, list(model.parameters()))
+            take_step(model, optimizer_of(plan.optimizer, model.parameters(), plan.lr[0]), few.X, few.y)
 
 
-def load_data(source: PathLike | None, device: str) -> TrainingData:
-    """Load a data set as tensors."""
-    return prepare(load(source), device)
+def load_data(source: PathLike | None, plan: Plan) -> TrainingData:
+    """Load a data set as tensors; with several learning rates, validation samples are held out."""
+    data = prepare(load(source), plan.device)
+    return data.with_validation() if len(plan.lr) > 1 else data
 
 
 def _run(task: Task, plan: Plan, source: Path | str | None, main: int) -> Run:
@@ -103,7 +102,7 @@ def _run(task: Task, plan: Plan, source: Path | str | None, main: int) -> Run:
 
 @cache  # once a worker
 def _warmed_up(plan: Plan, source: Path | str | None) -> TrainingData:
-    data = load_data(source, plan.device)
+    data = load_data(source, plan)
     warm_up(plan, data)
     return data
 

@@ -1,6 +1,7 @@
 """What nc-fast compare trains: initializations, networks, data, and one run."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 import nc_fast
 from nc_fast.compare import Plan, Task, initializations, original, training
 from nc_fast.compare.initializations import ALL, layers, parse
-from nc_fast.compare.networks import NETWORKS, build, prepare
+from nc_fast.compare.networks import build, prepare
 from nc_fast.files.read import Dataset, load_digits
 
 
@@ -30,10 +31,14 @@ def digits():
     return prepare(load_digits())
 
 
-def initialized(spec, samples, network="mlp3", seed=0):
+def initialized(spec, samples, network="mlp3", seed=0, lr=0.1):
     model = build(network, samples)
-    parse(spec)(model, samples, torch.Generator().manual_seed(seed))
+    parse(spec)(model, samples, torch.Generator().manual_seed(seed), lr)
     return model
+
+
+def score(model, samples):
+    return training.accuracy(model, samples.X_test, samples.y_test)
 
 
 SCALES = {
@@ -90,7 +95,7 @@ def test_centred_layers_have_mean_zero(spec, digits):
 
 def test_assigned_outputs_answer_to_their_class(digits):
     def right(spec):
-        return np.mean([training.accuracy(initialized(spec, digits, seed=seed), digits) for seed in range(4)])
+        return np.mean([score(initialized(spec, digits, seed=seed), digits) for seed in range(4)])
 
     assert right("he-center-assign") > right("he-center") + 5
 
@@ -117,16 +122,11 @@ def test_scale_matched_he_has_the_others_scale_and_hes_direction(other, digits):
 
 @pytest.mark.parametrize("spec", ALL)
 def test_an_initialization_follows_its_generator_alone(spec, digits):
-    torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = [parameter.clone() for parameter in initialized(spec, digits, "mlp5", seed=5).parameters()]
-    torch.manual_seed(1)
-    build("mlp5", digits)  # torch's own initialization draws from the global state
-    after_build = torch.get_rng_state()
+    first = list(initialized(spec, digits, "mlp5", seed=5).parameters())
+    assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(1)
     second = list(initialized(spec, digits, "mlp5", seed=5).parameters())
-    assert torch.equal(torch.get_rng_state(), after_build)
-    assert not torch.equal(before, after_build)
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     third = list(initialized(spec, digits, "mlp5", seed=6).parameters())
     assert not torch.equal(first[0], third[0])
@@ -157,52 +157,22 @@ def test_lsuv_absent_is_said(monkeypatch):
         parse("lsuv")
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_networks(network, digits):
-    model = build(network, digits)
-    widths = {"mlp2": [100, 10], "mlp3": [256, 100, 10], "mlp5": [32, 32, 32, 32, 10], "cnn": [8, 16, 10]}
-    assert [len(layer.weight) for layer in layers(model)] == widths[network]
-    assert model(digits.X[:3]).shape == (3, 10)
-
-
-def test_cnn_on_odd_pictures_and_without(rng):
-    X, y = rng.random((30, 7 * 5), dtype=np.float32), np.arange(30) % 3
-    assert build("cnn", prepare(Dataset("odd", X, y, image_shape=(7, 5))))(torch.from_numpy(X)).shape == (30, 3)
-    with pytest.raises(ValueError, match="cnn needs pictures"):
-        build("cnn", prepare(Dataset("flat", X, y)))
-
-
-def test_samples_are_held_out_by_class_and_classes_numbered():
-    y = np.repeat(["a", "b", "c"], [10, 1, 4])
-    samples = prepare(Dataset("some", np.arange(15, dtype=np.float32)[:, None], y))
-    assert sorted([*samples.X.flatten().tolist(), *samples.X_test.flatten().tolist()]) == list(range(15))
-    assert samples.X_test.flatten().tolist() == [4, 9, 14]
-    assert samples.y_test.tolist() == [0, 0, 2]
-    assert samples.n_classes == 3
+PLAN = Plan(("mlp5",), ("he", "campaign"), (3, 4), epochs=3, lr=(0.2,), batch=64, eval_every=8)
 
 
 @pytest.mark.parametrize(
-    ("y", "y_test", "message"),
+    ("name", "optimizer_of"),
     [
-        ([1] * 9, None, "two classes"),
-        ([0, 1, 2], None, "expected at least 5 samples"),
-        ([0, 1] * 3, [0, 2], "labels that occur in training, got 2"),
+        ("sgd", lambda parameters: torch.optim.SGD(parameters, lr=0.2)),
+        ("momentum", lambda parameters: torch.optim.SGD(parameters, lr=0.2, momentum=0.9)),
+        ("adamw", lambda parameters: torch.optim.AdamW(parameters, lr=0.2)),
     ],
 )
-def test_samples_that_cannot_be_compared(y, y_test, message):
-    X_test = None if y_test is None else np.zeros((2, 2))
-    with pytest.raises(ValueError, match=message):
-        prepare(Dataset("bad", np.zeros((len(y), 2)), np.array(y), X_test, None if y_test is None else np.array(y_test)))
-
-
-PLAN = Plan(("mlp5",), ("he", "campaign"), (3, 4), epochs=3, lr=0.2, batch=64, eval_every=8)
-
-
-def test_training_is_plain_sgd_on_the_seeds_batches(digits):
-    found = training.train(Task("mlp5", "he", 3), PLAN, digits, lambda steps: None)
+def test_training_is_by_the_optimizer_on_the_seeds_batches(name, optimizer_of, digits):
+    found = training.train(Task("mlp5", "he", 3, 0.2), replace(PLAN, optimizer=name), digits, lambda steps: None)
     model = initialized("he", digits, "mlp5", seed=6)
-    optimizer, order = torch.optim.SGD(model.parameters(), lr=0.2), torch.Generator().manual_seed(7)
-    losses, accuracies = [], {0: training.accuracy(model, digits)}
+    optimizer, order = optimizer_of(model.parameters()), torch.Generator().manual_seed(7)
+    losses, accuracies = [], {0: score(model, digits)}
     steps = len(digits.X) // 64
     for epoch in range(3):
         permutation = torch.randperm(len(digits.X), generator=order)
@@ -220,12 +190,58 @@ def test_training_is_plain_sgd_on_the_seeds_batches(digits):
         assert point.loss == pytest.approx(np.mean(losses[before.step : point.step]), rel=1e-4)
     assert found.first_epoch_loss == pytest.approx(np.mean(losses[:steps]), rel=1e-4)
     assert found.epoch_steps == steps
+    assert np.isnan(found.validation)
     assert all(a.seconds < b.seconds for a, b in zip(found.curve, found.curve[1:], strict=False))
+
+
+def test_batches_are_normalized_in_training_and_running_means_are_used_in_evaluation(digits):
+    """At the last point, and on the validation samples; the run's samples are those of its seed."""
+    plan, parted = replace(PLAN, epochs=1, train_samples=64), digits.with_validation()
+    found = training.train(Task("resnet", "he", 3, 0.2), plan, parted, lambda steps: None)
+    drawn = parted.drawn(64, 3)
+    model = build("resnet", drawn, 3)
+    parse("he")(model, drawn, torch.Generator().manual_seed(6), 0.2)
+    loss = nn.functional.cross_entropy(model(drawn.X), drawn.y)
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.2).step()
+    assert found.first_epoch_loss == pytest.approx(float(loss.detach()), rel=1e-4)
+    assert found.curve[-1].accuracy == pytest.approx(score(model, digits), abs=0.6)
+    assert found.validation == pytest.approx(training.accuracy(model, parted.X_validation, parted.y_validation), abs=1.5)
+    assert not torch.equal(model(digits.X_test).argmax(1), model.eval()(digits.X_test).argmax(1))
+
+
+@pytest.mark.parametrize(("lr", "loss"), [(1e30, float("inf")), (1e-9, None)])
+def test_divergence_is_counted_as_guessing(lr, loss, digits):
+    plan = replace(PLAN, epochs=1)
+    found = training.train(Task("mlp5", "he", 3, lr), plan, digits, lambda steps: None)
+    assert found.diverged
+    if loss:
+        assert found.first_epoch_loss == loss
+        assert found.curve[-1].accuracy == pytest.approx(100 * float((digits.y_test == 0).double().mean()))
+    else:
+        assert found.first_epoch_loss >= np.log(10)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "spec", "told"),
+    [("sgd", "campaign", 0.2), ("adamw", "campaign", None), ("sgd", "campaign:lr=none", None), ("adamw", "he:like=campaign:lr=1", 1)],
+)
+def test_initializations_are_told_the_rate(optimizer, spec, told, digits, monkeypatch):
+    heard = []
+    monkeypatch.setattr(nc_fast.init, "campaign_", lambda *data, lr, **others: heard.append(lr))
+    training.train(Task("mlp2", spec, 3, 0.2), replace(PLAN, optimizer=optimizer, epochs=1), digits, lambda steps: None)
+    assert heard == [told]
+
+
+def test_what_is_left_out_is_said():
+    plan = Plan(("mlp10", "resnet"), ("he", "he:like=original", "original"), (0,))
+    assert [task.initialization for task in plan.tasks()] == ["he", "he:like=original", "original", "he"]
+    assert [line.split(" is ")[0] for line in plan.left_out()] == ["he:like=original", "original"]
 
 
 def test_training_reports_every_step(digits):
     reported = []
-    training.train(Task("mlp5", "he", 3), PLAN, digits, reported.append)
+    training.train(Task("mlp5", "he", 3, 0.2), PLAN, digits, reported.append)
     assert reported == [25, 50, 66]
 
 

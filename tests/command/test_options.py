@@ -52,7 +52,10 @@ WRONG = {
         ("--npz absent.npz", "[Errno 2] No such file or directory: 'absent.npz'"),
     ],
     ("compare", "--networks"): [
-        ("--networks mlp4", "--networks: expected one of 'mlp2', 'mlp3', 'mlp5', 'cnn', got 'mlp4'; did you mean 'mlp5'?"),
+        (
+            "--networks mlp4",
+            "--networks: expected one of 'mlp2', 'mlp3', 'mlp5', 'mlp10', 'cnn', 'resnet', 'transformer', got 'mlp4'; did you mean 'mlp5'?",
+        ),
         ("--networks mlp5,mlp5", "--networks: expected one or more different values, got mlp5, mlp5"),
     ],
     ("compare", "--init"): [
@@ -60,16 +63,26 @@ WRONG = {
         ("--init he --init hee", "got 'hee'; did you mean 'he'?"),
         ("--init he --init he", "--init: expected one or more different values"),
         ("--init he --init he:gian=2", "--init he: expected one of 'gain', 'like', got 'gian'; did you mean 'gain'?"),
+        ("--init he --init he-head:gain=2", "--init he-head: expected one of 'lr', got 'gain'"),
     ],
     ("compare", "--seeds"): [("--seeds 0", "'--seeds'")],
     ("compare", "--first-seed"): [("--first-seed -1", "'--first-seed'"), (f"--first-seed {2**61}", "'--first-seed'")],
     ("compare", "--epochs"): [("--epochs 0", "--epochs: expected at least 1, got 0"), ("--epochs 1.5", "'--epochs'")],
-    ("compare", "--lr"): [(f"--lr {value}", f"--lr: expected a number > 0, got {value}") for value in ("0.0", "nan", "inf")],
+    ("compare", "--optimizer"): [("--optimizer adam", "--optimizer: expected one of 'sgd', 'momentum', 'adamw', got 'adam'")],
+    ("compare", "--lr"): [
+        *((f"--lr 0.1,{value}", f"--lr: expected numbers > 0, got {value}") for value in ("0.0", "nan", "inf")),
+        ("--lr 0.1,", "--lr: expected a number, or several with commas between, got '0.1,'"),
+        ("--lr 0.1,0.1", "--lr: expected one or more different values, got 0.1, 0.1"),
+    ],
     ("compare", "--batch"): [("--batch 0", "--batch: expected at least 1, got 0")],
     ("compare", "--target"): [
-        (f"--target {value}", f"--target: expected a percentage in (0, 100], got {value}") for value in ("0", "101", "nan")
+        *((f"--target 95,{value}", f"--target: expected percentages in (0, 100], got {value}") for value in ("0", "101", "nan")),
+        ("--target most", "--target: expected a number, or several with commas between, got 'most'"),
     ],
     ("compare", "--eval-every"): [("--eval-every 0", "--eval-every: expected at least 1, got 0")],
+    ("compare", "--train-samples"): [
+        (f"--train-samples {n}", f"--train-samples: expected 10 (the classes) to 1437 (the training samples), got {n}") for n in (9, 1438)
+    ],
     ("compare", "--device"): [
         ("--device nowhere", "--device: expected a device that torch can use, got 'nowhere'"),
         ("--device meta", "--device: expected a device that torch can use, got 'meta'"),
