@@ -170,11 +170,11 @@ def compare(
     first_seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Seeds count from here.")] = 0,
     epochs: Annotated[int, typer.Option(help="Of training.")] = 10,
     optimizer: Annotated[str, typer.Option(help="sgd, momentum (0.9) or adamw.")] = "sgd",
-    lr: Annotated[str, typer.Option(help="Rate, or several with commas: each initialization's best one on a held-out tenth.")] = "0.1",
+    lr: Annotated[str, typer.Option(help="Learning rate; of several, commas between, a held-out tenth finds each's best.")] = "0.1",
     batch: Annotated[int, typer.Option(help="Batch size.")] = 100,
     target: Annotated[str, typer.Option(help="Test accuracies in percent, with commas between, that time is taken to.")] = "92",
     eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first epoch.")] = 50,
-    train_samples: Annotated[int | None, typer.Option(help="Of each class its share, by the seed.", show_default="all")] = None,
+    train_samples: Annotated[int | None, typer.Option(help="Drawn by class for each seed.", show_default="all")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core; one on a GPU")] = None,
     out: Annotated[Path, typer.Option(help="Folder of the results; an interrupted comparison goes on from there.")] = Path(

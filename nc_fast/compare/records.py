@@ -39,9 +39,9 @@ class Folder:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise ValueError(f"--out: {self.path} is in use by another comparison") from None
-            runs = self._read()
-            self._settle(settings, started=bool(runs))
-            yield runs
+            lines = self._lines()
+            self._settle(settings, started=bool(lines))
+            yield self._parsed(lines)
 
     def append(self, run: Run) -> None:
         """Add a finished run in one write: an interruption leaves the whole line, or one without its end, which ``opened`` drops."""
@@ -67,16 +67,21 @@ class Folder:
             with replacing(path) as file:
                 file.write(json.dumps(settings, indent=1).encode())
 
-    def _read(self) -> list[Run]:
+    def _lines(self) -> list[bytes]:
         path = self.path / RUNS
         content = path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):  # an interruption in the middle of a write
             os.truncate(path, len(whole))
+        return whole.splitlines()
+
+    def _parsed(self, lines: list[bytes]) -> list[Run]:
         try:
-            return [_run(json.loads(line)) for line in whole.splitlines()]
+            return [_run(json.loads(line)) for line in lines]
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}: expected a run per line, got damaged data; delete {self.path} or choose another --out") from None
+            raise ValueError(
+                f"{self.path / RUNS}: expected a run per line, got damaged data; delete {self.path} or choose another --out"
+            ) from None
 
 
 def _run(plain: dict[str, Any]) -> Run:
