@@ -18,13 +18,15 @@ from nc_fast.init.arguments import CAMPAIGN, DRAWN, LEAST_SQUARES, PURSUIT, Alph
 from nc_fast.init.candidates import DATA_PAIRS, GivenCandidates, InitFunction
 from nc_fast.init.criteria import fisher_scores
 from nc_fast.init.fill import LayerPlan
+from nc_fast.init.layers.base import Layer
+from nc_fast.init.layers.convolution import ConvLayer
 from nc_fast.init.layers.find import find_layers
 from nc_fast.init.objective import Loss
 from nc_fast.init.pick import PickRules
 from nc_fast.init.report import InitReport
 from nc_fast.init.run import initialize, unseen_samples, why_no_head
 from nc_fast.init.sampling import SampledData
-from nc_fast.init.trace import Trace, TracedLayer
+from nc_fast.init.trace import Trace
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
 
@@ -147,7 +149,6 @@ def campaign_(
     net = arguments.model(model)
     checks.choice("select", select, (PURSUIT, CAMPAIGN))
     head = (LEAST_SQUARES if select == PURSUIT else CAMPAIGN) if head is None else checks.choice("head", head, (LEAST_SQUARES, CAMPAIGN))
-    base = "kaiming_normal" if base is None else base
     of_campaigns = {"alpha": alpha, "by_class": by_class, "criterion": criterion, "method": method}
     if CAMPAIGN not in (select, head):
         for name, value in of_campaigns.items():
@@ -162,7 +163,7 @@ def campaign_(
         loss=arguments.loss(loss),
         pool=checks.whole("pool", pool, 1),
         base=arguments.base(base),
-        rectifying=isinstance(base, str) and (base == DATA_PAIRS or base.startswith("kaiming")),
+        rectifying=base is None or (isinstance(base, str) and (base == DATA_PAIRS or base.startswith("kaiming"))),
         alpha=arguments.alpha("linear" if alpha is None else alpha),
         bias=checks.choice("bias", bias, arguments.BIASES) if isinstance(bias, str) else arguments.number("bias", bias),
         gain=arguments.number("gain", gain, positive=True),
@@ -217,7 +218,7 @@ def _plans(
         activation = replace(named[name], normalized=one.activation.normalized) if name in named else one.activation
         last = one is traced.layers[-1]
         select, given_here = options.select, given.get(name)
-        if select == PURSUIT and given_here is None and not _worth_picking(one, activation):
+        if select == PURSUIT and given_here is None and not _worth_picking(activation):
             select = DRAWN
         if last and options.head == LEAST_SQUARES and given_here is None:
             reason = why_no_head(one, sampled)
@@ -230,17 +231,27 @@ def _plans(
         linear = options.rectifying and activation.function == "identity" and not (last or activation.normalized)
         plans.append(
             LayerPlan(
-                one.layer, one.axis, select, rules, options.gain * (LINEAR_GAIN if linear else 1), given_here, unseen_samples(sampled)
+                layer=one.layer,
+                axis=one.axis,
+                select=select,
+                rules=rules,
+                base=options.base or _best_base(one.layer, select, options),
+                gain=options.gain * (LINEAR_GAIN if linear else 1),
+                given=given_here,
+                unseen=unseen_samples(sampled),
             )
         )
     return plans
 
 
-def _worth_picking(one: TracedLayer, activation: FollowingActivation) -> bool:
-    import os
+def _best_base(layer: Layer, select: str, options: InitOptions) -> InitFunction | str:
+    """Return what measured best: pairs are ahead where they are pursued in convolutions, or where no rate limits their sharpness."""
+    pairs = select == PURSUIT and (options.lr is None or isinstance(layer, ConvLayer))
+    return DATA_PAIRS if pairs else nn.init.kaiming_normal_
 
-    if one.layer.kind.startswith("Conv") and os.environ.get("CONV", "0") == "0":
-        return False
+
+def _worth_picking(activation: FollowingActivation) -> bool:
+    """Whether it measured better to pick: not where branches end in a sum, in attention, nor before a BatchNorm."""
     return activation.function != "identity" and not activation.normalized
 
 

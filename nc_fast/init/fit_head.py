@@ -41,7 +41,7 @@ def fit_head_(
         lr=arguments.learning_rate(lr),
         loss=arguments.loss(loss),
         pool=1,
-        base="",
+        base=None,
         rectifying=False,
         alpha=0.0,
         bias="center",
@@ -70,7 +70,7 @@ def fit_head_(
             raise ValueError(f"layer: {name!r} cannot be fitted: {reason}")
         head = reached[name]
         rules = PickRules(head.activation, 0.0, False, None, False, False)
-        return [LayerPlan(head.layer, head.axis, LEAST_SQUARES, rules, 1.0, None, unseen_samples(sampled))]
+        return [LayerPlan(head.layer, head.axis, LEAST_SQUARES, rules, nn.init.kaiming_normal_, 1.0, None, unseen_samples(sampled))]
 
     written = {one.module for one in fit if layer in (None, one.name)}
     report = initialize(net, data, fit, written, generator, options, plans_of).head
