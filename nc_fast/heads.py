@@ -190,13 +190,10 @@ def loo_predictions(head: RidgeHead) -> np.ndarray:
 
     The head's strength has to be above 0.
     """
-    from scipy.linalg import cholesky, solve_triangular
-
     gram = head.gram
     Z, T, weights = gram.rows
     penalised = gram.gram / gram.weight + head.ridge * np.diag(np.where(head.scale > 0, head.scale**2, 1.0))
-    root = cholesky(penalised, lower=True)
-    z = solve_triangular(root, (Z - gram.mean).T, lower=True)
+    z = np.linalg.solve(np.linalg.cholesky(penalised), (Z - gram.mean).T)
     leverage = weights[:, None] * (1.0 + (z * z).sum(axis=0)[:, None]) / gram.weight
     residual = T - (Z @ as_numpy(head.weights) + as_numpy(head.intercept))
     predictions: np.ndarray = T - residual / np.maximum(1.0 - leverage, LEVERAGE_GAP)

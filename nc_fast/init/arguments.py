@@ -35,7 +35,7 @@ class InitOptions:
     head: str
     lr: float | None
     loss: Loss | None
-    pool: int
+    pool: int | None
     base: InitFunction | str | None  # DATA_PAIRS, a function, or None: what measures best for each layer
     rectifying: bool  # the base has the gain sqrt(2) for rectifiers: a kaiming function by name, or pairs
     alpha: AlphaByDepth
@@ -128,8 +128,10 @@ def alpha(value: Any) -> AlphaByDepth:
 
 
 def base(value: Any) -> InitFunction | str | None:
-    if value is None or value == DATA_PAIRS:
-        return value
+    if value is None:
+        return None
+    if isinstance(value, str) and value == DATA_PAIRS:
+        return DATA_PAIRS
     if callable(value):
         return _takes_one("base", value, "a tensor to fill")
     known = init_functions()

@@ -24,6 +24,7 @@ from nc_fast.init.rows import draw_rows
 SIGNAL_SAMPLES = 256  # the report's means, standard deviations and dead fractions are over the first so many samples
 CHANGED = 1e-3  # relative; a parametrization that moves a weight by more is reported
 
+POOL, LEAST_POOL, WIDE_POOL = 10, 2, 512  # candidates for a neuron; fewer where a pursuit would have more than so many for a layer
 PAIRED_ROWS = 5000  # of a layer's samples, of which pairs are drawn
 
 LayerInputs = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # a layer's inputs with labels, from the start at every call
@@ -104,10 +105,16 @@ def fill(
     return report, head
 
 
+def candidates_per_neuron(plan: LayerPlan) -> int:
+    """Return the default: of many neurons, fewer candidates each are enough."""
+    n = len(plan.layer.weight)
+    return max(LEAST_POOL, min(POOL, WIDE_POOL // n)) if plan.select == PURSUIT else POOL
+
+
 def _pick(plan: LayerPlan, rows: Callable[[int], Iterator[tuple[Tensor, np.ndarray]]], answers: Answers, options: InitOptions) -> Picked:
     """Draw a layer's candidates, pick and install."""
     layer, rules = plan.layer, plan.rules
-    size = 1 if plan.select == DRAWN else options.pool
+    size = 1 if plan.select == DRAWN else options.pool or candidates_per_neuron(plan)
     if plan.given:
         pool = given_pool(layer, plan.given, options.gain)
     elif callable(plan.base):

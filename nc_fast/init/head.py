@@ -15,10 +15,10 @@ from nc_fast.init.layers.base import Layer
 from nc_fast.init.objective import Answers, Loss, Objective, default_loss
 from nc_fast.init.rows import draw_rows
 
-SCALES = 2.0 ** np.arange(0, 5.1, 0.25)  # tried on the leave-one-out predictions of labels
-FIRST_PRODUCTS, MORE_PRODUCTS = 6, 3  # of power iteration at the first scale; at every other one, from where the last ended
+SCALES = 2.0 ** np.arange(0, 5.1, 0.5)  # tried on the leave-one-out predictions of labels
+FIRST_PRODUCTS, MORE_PRODUCTS = 3, 2  # of power iteration at the first scale; at every other one, from where the last ended
 TRIALS = 5  # scales whose sharpness is measured, at most
-NEAR_ENOUGH = 0.85  # of the limit: closer is below the noise of a few hundred samples
+AIM, NEAR_ENOUGH = 0.95, 0.8  # of the limit: what is tried, and what is not improved on
 STEEPEST, SHALLOWEST = 2.0, 0.5  # sharpness grows like a power of the scale between these; at first the steepest is expected
 HEAD_ROWS = 5000  # of the layer's samples: a few positions of every one, where there are many
 
@@ -84,7 +84,7 @@ def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tu
     is flat enough, the layers below are too sharp, and the flattest scale tried is taken.
     """
     limit = math.inf if lr is None else 2 / lr
-    scale, products, direction = 1.0, FIRST_PRODUCTS, objective.random_direction()
+    scale, products, direction = 1.0, FIRST_PRODUCTS, objective.gradient()
     tried: list[tuple[float, float]] = []
     while True:
         head.install(scale)
@@ -98,7 +98,7 @@ def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tu
         if len(tried) > 1 and tried[-1][0] != tried[-2][0] and min(tried[-1][1], tried[-2][1]) > 0:
             (a, at_a), (b, at_b) = tried[-2:]
             growth = min(max(math.log(at_b / at_a) / math.log(b / a), SHALLOWEST), STEEPEST)
-        scale = min(head.wanted, scale * (math.sqrt(NEAR_ENOUGH) * limit / sharpness) ** (1 / growth))
+        scale = min(head.wanted, scale * (AIM * limit / sharpness) ** (1 / growth))
         products = MORE_PRODUCTS
     flat = [pair for pair in tried if pair[1] <= limit]
     best = max(flat) if flat else min(tried, key=lambda pair: pair[1])

@@ -84,9 +84,15 @@ class Objective:
         with torch.no_grad():
             return sum(float(self._loss(*self._run(part))) * len(part) for part in self._parts) / self._size
 
-    def random_direction(self) -> list[Tensor]:
-        """Return a direction in the space of the parameters."""
-        return [torch.randn_like(parameter) for parameter in self._parameters]
+    def gradient(self) -> list[Tensor]:
+        """Return the loss's gradient, of which most lies in the sharpest directions: where power iteration may start."""
+        total = [torch.zeros_like(parameter) for parameter in self._parameters]
+        for part in self._parts:
+            with torch.enable_grad():
+                own = torch.autograd.grad(self._loss(*self._run(part)), self._parameters, materialize_grads=True)
+            for whole, more in zip(total, own, strict=True):
+                whole.add_(more, alpha=len(part) / self._size)
+        return total
 
     def sharpness(self, direction: Sequence[Tensor], products: int) -> tuple[float, list[Tensor]]:
         """Return the largest eigenvalue by so many steps of power iteration, and the direction they end with."""
@@ -94,7 +100,7 @@ class Objective:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivatives
             held = [self._linearized(part) for part in self._parts] if len(self._parts) == 1 else None
             for _ in range(products):
-                norm = sum(float((part.double() ** 2).sum()) for part in direction) ** 0.5
+                norm = float(torch.stack(torch._foreach_norm(list(direction))).norm())
                 if not norm > 0:
                     return 0.0, list(direction)
                 unit = [part / norm for part in direction]

@@ -98,7 +98,7 @@ class HeadReport:
     ridge : float
         Its strength, see :func:`nc_fast.ridge_head`.
     sharpness : float
-        Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, on up to 256 samples.
+        Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, on up to 128 samples it was not fitted on.
     limit : float or None
         2 / lr, above which gradient descent at that rate is not stable.
     loss_before, loss_after : float

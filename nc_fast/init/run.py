@@ -24,7 +24,7 @@ from nc_fast.init.state import as_found, batch_statistics, isolated_rng
 from nc_fast.init.trace import Trace, TracedLayer, trace
 from nc_fast.init.walk import Walk
 
-OBJECTIVE_SAMPLES = 256  # of which loss and sharpness are taken; fewer where LINEARIZED_BYTES do not hold one sample's tensors as often
+OBJECTIVE_SAMPLES = 128  # of which loss and sharpness are taken; fewer where LINEARIZED_BYTES do not hold one sample's tensors as often
 LEAST_FITTED = 8  # the head is fitted on all but so few of the samples: an eighth of them, where they are few
 LINEARIZED_BYTES = 1 << 30
 LINEARIZED_COPIES = 4  # of every tensor of a forward pass, taken to be alive while second derivatives are
