@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +13,9 @@ from nc_fast.init.rows import draw_rows
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.stages.moments import CandidatePool
 
-PURSUED = 1 << 25  # samples times candidates times picks, that a pursuit is given time for
+PURSUED = 1 << 26  # samples times candidates times picks, that a pursuit is given time for
 LEAST_ROWS = 500  # samples
-PICKS = 10000
+PICKS = 128  # at most: more explain the rows at hand, and gain nothing; other neurons are the first of the pool
 BLOCK = 16  # picks made between looks at all candidates: half the time of exact picks at these sizes, and as good
 
 
@@ -22,7 +23,8 @@ def pursue_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, 
     """Pick k of the candidates, the rows of ``weight`` (M, D), which will be installed with ``bias`` (M,)."""
     on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
     device = weight.device if on_gpu else torch.device("cpu")
-    X, labels = draw_rows(samples(), max(LEAST_ROWS, PURSUED // (len(weight) * min(k, PICKS))))
+    count = min(k, PICKS)
+    X, labels = draw_rows(samples(), max(LEAST_ROWS, PURSUED // (len(weight) * count)))
     X, W, b = X.to(device), weight.to(device).T, bias.to(device)
     if rules.activation.normalized:
         spread = (X @ W).std(dim=0, correction=0)
@@ -30,9 +32,7 @@ def pursue_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, 
         W, b = W * scale, b * scale
     T = answers.design(labels)
     pool = CandidatePool.checked("W", W, b, rules.activation.function, "auto", "auto")
-    picks = pool.pursue(X, T - T.mean(axis=0), min(k, PICKS), block=BLOCK)
-    import numpy as np
-
-    ind = as_numpy(picks.indices)
-    ind = np.concatenate([ind, np.setdiff1d(np.arange(len(weight)), ind)[: k - len(ind)]])
-    return GroupPicks(ind, float(as_numpy(picks.explained)[-1]), float("nan"), k - picks.filled, None)
+    picks = pool.pursue(X, T - T.mean(axis=0), count, block=BLOCK)
+    pursued = as_numpy(picks.indices)
+    indices = np.concatenate([pursued, np.setdiff1d(np.arange(len(weight)), pursued)[: k - count]])
+    return GroupPicks(indices, float(as_numpy(picks.explained)[-1]), float("nan"), k - picks.filled, None)
