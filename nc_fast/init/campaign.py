@@ -56,12 +56,13 @@ def campaign_(
     activations: str | Callable[[Any], Any] | Mapping[str, Any] | None = None,
     candidates: Mapping[str, Any] | None = None,
 ) -> InitReport:
-    """Initialize a network by neuron campaigns, in place.
+    """Start a network ahead, in place: hidden neurons picked on the data, the output layer fitted, as sharp as training bears.
 
-    Every layer, in the order the data meets them, gets the best of ``pool`` times as many candidate neurons as it has,
-    scored on activations that the layers before it, already initialized, produce. Only weights and biases of the layers in
-    the report's ``layers`` change: modes, buffers (running statistics), ``requires_grad``, hooks, dtypes and devices stay.
-    After an error or Ctrl-C the weights, too, are as they were.
+    Layer by layer, in the order the data meets them: of a pool of candidates, those are installed whose activations, on what
+    the layers before produce, together explain the labels or float targets best (:func:`nc_fast.pursuit`). The output layer is
+    a ridge head (:func:`fit_head_`). ``select="campaign"`` is the paper's campaign in every layer instead. Only weights and
+    biases of the layers in the report's ``layers`` change: modes, buffers (running statistics), ``requires_grad``, hooks,
+    dtypes and devices stay. After an error or Ctrl-C the weights, too, are as they were.
 
     Parameters
     ----------
@@ -70,17 +71,33 @@ def campaign_(
         are initialized, parametrized ones through their ``right_inverse``. Layers that are used twice, never reached,
         frozen, or share their weight are kept and reported.
     data : (X, y), DataLoader, or iterable of batches (X, y)
-        y: (n,) integer, boolean or string labels, or (n, ...) with a label per token. X: a tensor, or a tuple or dict of
-        tensors the model is called with; a batch may also be a dict with a key "labels".
-    pool : int
-        Candidates per neuron.
-    base : str or callable
-        A function of torch.nn.init by name, or one that fills a tensor in place; it sees tensors of the layer's own shape,
-        so fan_in and fan_out are the layer's. The kaiming functions' gain is sqrt(2), and 1 for layers that no activation
-        follows (branches that end in a sum, attention's projections), except the output layer and before a BatchNorm.
-    alpha : "linear", number in [0, 1], list, or callable
-        Weight of I(X;Z): "linear" falls from 1 at the first layer to 0 at the last (a single layer is a last one); a list has
-        a number per initialized layer; a callable gets the depth, 0 at the first layer to 1 at the last.
+        y: (n,) integer, boolean or string labels, (n, ...) with a label per token, or, with the default ``select`` and
+        ``head``, (n,) or (n, T) float targets. X: a tensor, or a tuple or dict of tensors the model is called with; a batch may
+        also be a dict with a key "labels".
+    select : "pursuit" or "campaign"
+        How hidden neurons are picked. A pursuit picks where an activation follows; layers that end in a sum, attention's
+        projections and layers before a BatchNorm that has seen no batch are only drawn, which measured better.
+    head : "least_squares" or "campaign", optional
+        How the output layer is found; default "least_squares", with ``select="campaign"`` "campaign". Where the last layer is
+        no Linear, or its outputs do not fit the labels, it is found like the others, and a note says why.
+    lr : float > 0 or None
+        Rate the network will be trained at by gradient descent, with or without momentum: the head is as large as the loss
+        asks for, up to a sharpness of ``2 / lr``. None: an adaptive optimizer, no such limit.
+    loss : callable (outputs, y) -> mean loss, optional
+        Default: cross-entropy, binary for one output; squared error for float targets. ``outputs`` is the model's output
+        tensor, the first where it returns several; y holds numbers of outputs (int64), or targets.
+    pool : int, optional
+        Candidates per neuron, default 10; for wide layers a pursuit has fewer, down to 2, where a layer's would be above 640.
+    base : str or callable, optional
+        What candidates are drawn by: "data_pairs" (:func:`nc_fast.candidates.data_pairs`, of patches in convolutions), a
+        function of torch.nn.init by name, or one that fills a tensor in place; it sees tensors of the layer's own shape, so
+        fan_in and fan_out are the layer's. The kaiming functions' gain is sqrt(2), and 1 for layers that no activation follows
+        (branches that end in a sum, attention's projections), except the output layer and before a BatchNorm. Default:
+        "data_pairs" where a pursuit picks in a convolution or with ``lr=None``, otherwise "kaiming_normal".
+    alpha : "linear", number in [0, 1], list, or callable, optional
+        Weight of I(X;Z) in a campaign: "linear", the default, falls from 1 at the first layer to 0 at the last (a single layer
+        is a last one); a list has a number per initialized layer; a callable gets the depth, 0 at the first layer to 1 at the
+        last.
     bias : "center", "zeros", or number
         The biases installed, and used in scoring. "center": ``-mean(x · w)`` over the samples. Without a (trainable) bias
         parameter, scores use 0.
@@ -90,16 +107,17 @@ def campaign_(
         Size of the class-stratified sample (equal shares of the classes, as far as there are enough). Where labels are known
         in advance (tensors, TensorDataset, Subset, datasets with ``targets``), only the samples chosen are loaded. Other
         iterables are read until every class seen has its share, for at most 4 · max_samples samples: shuffle sorted data.
-        None: all samples, streamed; the data must allow to be read several times.
+        None: all samples, streamed; the data must allow to be read several times. Of a layer's samples a pursuit looks at 500
+        to 2000, the head is fitted to 5000 at most, and judged by 128 that it was not fitted to.
     layers : list of str, optional
         Names of layers, or of modules they are in; default all.
-    by_class : bool
-        Share a layer's picks over the classes, and in the output layer assign them to the classes' outputs. Otherwise
-        neither.
-    criterion : "ib", "fisher" or callable
-        See :mod:`nc_fast.criteria` and :func:`nc_fast.init.fisher_scores`.
-    method : "exact" or "screened"
-        How pools are scored; "screened" as in :func:`nc_fast.campaign`, for pools of many thousands and thousands of samples
+    by_class : bool, optional
+        In campaigns, share a layer's picks over the classes, and in the output layer assign them to the classes' outputs: the
+        default. Otherwise neither.
+    criterion : "ib", "fisher" or callable, optional
+        Of campaigns; see :mod:`nc_fast.criteria` and :func:`nc_fast.init.fisher_scores`.
+    method : "exact" or "screened", optional
+        How campaigns score pools; "screened" as in :func:`nc_fast.campaign`, for pools of many thousands and thousands of samples
         (pools it would not be faster for, layers before a BatchNorm, and layers whose samples take more than 1 GiB are scored
         exactly). A layer's notes say how sure its picks are.
     generator : torch.Generator, optional
@@ -123,14 +141,15 @@ def campaign_(
     TypeError, ValueError
         For wrong arguments, before any work; a non-finite activation names its layer.
     RuntimeError
-        When the model cannot be called with the data.
+        When the model cannot be called with the data, or its outputs have no second derivatives.
 
     Notes
     -----
     Forward passes run in evaluation mode, without gradients: no dropout. A BatchNorm that has seen batches uses its running
     statistics; one that has not uses the batch's, as the first training step will, and the layer before it is scored
-    after that normalization. Neurons of hidden layers are ordered so that neighbours differ in class.
-    Source: Mao et al., CIKM 2021; the default recipe is what docs/initialization.md found to matter.
+    after that normalization. A campaign's neurons of hidden layers are ordered so that neighbours differ in class.
+    Source: Mao et al., CIKM 2021, for campaigns; Chen, Cowan and Grant, IEEE Transactions on Neural Networks 2 (1991), for
+    pursuits. The defaults are what docs/initialization.md found to be best overall.
 
     Examples
     --------
@@ -140,9 +159,9 @@ def campaign_(
     >>> X = torch.randn(300, 8, generator=generator) + 3 * torch.eye(8)[y]
     >>> model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
     >>> report = nc_fast.init.campaign_(model, (X, y), generator=generator)
-    >>> [(layer.name, layer.activation, layer.alpha) for layer in report.layers]
-    [('0', 'relu', 1.0), ('2', 'identity', 0.0)]
-    >>> bool((model(X).argmax(1) == y).float().mean() > 0.5)  # untrained; chance is 1/3
+    >>> [(layer.name, layer.activation, layer.select) for layer in report.layers]
+    [('0', 'relu', 'pursuit'), ('2', 'identity', 'least_squares')]
+    >>> bool((model(X).argmax(1) == y).float().mean() > 0.8)  # untrained; chance is 1/3
     True
     """
     started = perf_counter()

@@ -24,7 +24,7 @@ from nc_fast.init.rows import draw_rows
 SIGNAL_SAMPLES = 256  # the report's means, standard deviations and dead fractions are over the first so many samples
 CHANGED = 1e-3  # relative; a parametrization that moves a weight by more is reported
 
-POOL, LEAST_POOL, WIDE_POOL = 10, 2, 512  # candidates for a neuron; fewer where a pursuit would have more than so many for a layer
+POOL, LEAST_POOL, WIDE_POOL = 10, 2, 640  # candidates for a neuron; fewer where a pursuit would have more than so many for a layer
 PAIRED_ROWS = 5000  # of a layer's samples, of which pairs are drawn
 
 LayerInputs = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # a layer's inputs with labels, from the start at every call

@@ -125,11 +125,10 @@ class HeadReport:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Everything to look at."""
-        steep = self.limit is not None and self.sharpness > self.limit
-        too_sharp = (
-            f"{self.name}: no scale of the head brings the sharpness down to 2 / lr = {self.limit:.3g}; the layers below are too sharp"
-        )
-        return (*(f"{self.name}: {note}" for note in self.notes), *((too_sharp,) if steep else ()))
+        lines = [f"{self.name}: {note}" for note in self.notes]
+        if self.limit is not None and self.sharpness > self.limit:
+            lines.append(f"{self.name}: the layers below it alone are about as sharp as 2 / lr = {self.limit:.3g}, or sharper: lower lr")
+        return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
