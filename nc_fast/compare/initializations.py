@@ -115,18 +115,13 @@ def he_center_assign(model: nn.Module, data: TrainingData, generator: torch.Gene
 
 
 def he_head(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
-    """He weights, centred biases, and an output layer fitted to the labels."""
-    he_center(model, data, generator, run_lr)
-    _fit_head(model, data, generator, run_lr, **options)
+    """He weights, centred biases, and an output layer fitted to the labels: :func:`nc_fast.init.campaign_` without a choice."""
+    campaign(model, data, generator, run_lr, pool=1, base="kaiming_normal", **options)
 
 
 def lsuv_head(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
     """Layer-sequential unit variance, and an output layer fitted to the labels."""
     lsuv(model, data, generator, run_lr)
-    _fit_head(model, data, generator, run_lr, **options)
-
-
-def _fit_head(model: nn.Module, data: TrainingData, generator: torch.Generator, run_lr: float | None, **options: Any) -> None:
     nc_fast.init.fit_head_(model, (data.X, data.y), generator=generator, **{"lr": run_lr, **options})
 
 

@@ -88,6 +88,7 @@ def campaign_(
         tensor, the first where it returns several; y holds numbers of outputs (int64), or targets.
     pool : int, optional
         Candidates per neuron, default 10; for wide layers a pursuit has fewer, down to 2, where a layer's would be above 640.
+        With 1, a pursuit has no choice: centred biases and the fitted head are what remains.
     base : str or callable, optional
         What candidates are drawn by: "data_pairs" (:func:`nc_fast.candidates.data_pairs`, of patches in convolutions), a
         function of torch.nn.init by name, or one that fills a tensor in place; it sees tensors of the layer's own shape, so
@@ -237,7 +238,7 @@ def _plans(
         activation = replace(named[name], normalized=one.activation.normalized) if name in named else one.activation
         last = one is traced.layers[-1]
         select, given_here = options.select, given.get(name)
-        if select == PURSUIT and given_here is None and not _worth_picking(activation):
+        if select == PURSUIT and given_here is None and (options.pool == 1 or not _worth_picking(activation)):
             select = DRAWN
         if last and options.head == LEAST_SQUARES and given_here is None:
             reason = why_no_head(one, sampled)
