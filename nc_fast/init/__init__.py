@@ -1,7 +1,8 @@
-"""Initialize a torch network by neuron campaigns, in place, in one line.
+"""Initialize a torch network on its data, in place, in one line.
 
 ``campaign_(model, data)`` walks through the layers in the order the data meets them. Each layer gets a pool of candidate
-neurons, scored on the activations that the layers before it, already initialized, produce; the best are installed.
+neurons, compared on the activations that the layers before it, already initialized, produce; the best are installed, and the
+output layer is fitted. ``fit_head_(model, data)`` fits the output layer alone.
 Importing ``nc_fast`` alone does not import torch; this folder does.
 """
 

@@ -70,6 +70,11 @@ def draw_pool(layer: Layer, function: InitFunction, pool: int, gain: float) -> L
     return LayerPool(draws.reshape(len(rows), -1), None, members)
 
 
+def inverse(spread: Tensor) -> Tensor:
+    """Return what gives candidates of these standard deviations one of 1; 1 for constant ones."""
+    return torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(spread.dtype).tiny), torch.ones_like(spread))
+
+
 def pairs_pool(layer: Layer, pool: int, gain: float, rows: Sequence[tuple[Tensor, np.ndarray]], answers: Answers) -> LayerPool:
     """Draw differences of the layer's samples (rows of each of its groups) that differ in class, or by their targets' distance.
 
@@ -83,8 +88,7 @@ def pairs_pool(layer: Layer, pool: int, gain: float, rows: Sequence[tuple[Tensor
         W = torch.as_tensor(data_pairs(X, y, size, int(torch.randint(2**31, ())))[0]).to(like.device)
         X = X.to(like.device) - X.mean(dim=0).to(like.device)
         wanted = gain * (2 * X.square().mean()).sqrt()  # sqrt(2 / D) of the root of the features' summed variances
-        spread = (X @ W).std(dim=0, correction=0)
-        parts.append((W * (wanted / spread.clamp(min=torch.finfo(W.dtype).tiny))).T)
+        parts.append((W * (wanted * inverse((X @ W).std(dim=0, correction=0)))).T)
     members = torch.arange(size * layer.groups, device=like.device).reshape(layer.groups, -1)
     return LayerPool(torch.cat(parts), None, members)
 

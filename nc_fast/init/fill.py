@@ -37,7 +37,7 @@ class LayerPlan:
     Attributes
     ----------
     layer, axis : the layer, and where the samples are in its input.
-    select : "pursuit", "campaign", or "least_squares": nothing is picked, the layer is the fitted head.
+    select : "pursuit" or "campaign"; "drawn": nothing is picked; "least_squares": the layer is the fitted head.
     rules : how its neurons are picked.
     base : what candidates are drawn by: a function, or DATA_PAIRS.
     gain : what candidates that are drawn are multiplied by.
@@ -139,7 +139,8 @@ def _pick(plan: LayerPlan, rows: Callable[[int], Iterator[tuple[Tensor, np.ndarr
     chosen = torch.cat([members[indices.to(members.device)] for members, indices in zip(pool.members, rank, strict=True)])
     moved = _install(layer, pool, chosen, means, options)
     score = float(np.mean([group.score for group in picked])) if picked else None
-    pool_score = float(np.mean([group.pool_score for group in picked])) if plan.select == CAMPAIGN else None
+    pool_scores = [group.pool_score for group in picked if group.pool_score is not None]
+    pool_score = float(np.mean(pool_scores)) if pool_scores else None
     return Picked(len(pool.weight), tuple(chosen.tolist()), score, pool_score, (*moved, *_notes(layer, rules, picked, per_group)))
 
 

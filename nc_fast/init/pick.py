@@ -14,6 +14,7 @@ from nc_fast.api import campaign, class_moments, select
 from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
 from nc_fast.init.activations import FollowingActivation
+from nc_fast.init.candidates import inverse
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import join_labels
 from nc_fast.types import Certificate, Scores
@@ -52,22 +53,21 @@ class GroupPicks:
     Attributes
     ----------
     indices : their row numbers among the candidates, in the order of the layer's neurons.
-    score, pool_score : mean scores of the picks and of all candidates.
+    score, pool_score : mean scores of the picks and of all candidates; of a pursuit, the share that is explained, and None.
     live : how many candidates were fit to be picked.
     certificate : of a screened campaign.
     """
 
     indices: np.ndarray
     score: float
-    pool_score: float
+    pool_score: float | None
     live: int
     certificate: Certificate | None
 
 
 def pick_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, rules: PickRules) -> GroupPicks:
     """Pick k of the candidates, the rows of ``weight`` (M, D), which will be installed with ``bias`` (M,)."""
-    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
-    device = weight.device if on_gpu else torch.device("cpu")
+    device = compute_device(weight)
     W, b = weight.to(device).T, bias.to(device)  # the array API wants columns; a transposed view, no copy
 
     def blocks() -> Iterator[tuple[Tensor, np.ndarray]]:
@@ -81,12 +81,17 @@ def pick_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, ru
         return _exact(W, b, blocks, k, rules) if held is None else _screened(W, b, *held, k, rules)
 
 
+def compute_device(weight: Tensor) -> torch.device:
+    """Return where a layer's candidates are looked at: on its GPU if that backend is there, else on the CPU."""
+    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
+    return weight.device if on_gpu else torch.device("cpu")
+
+
 def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules) -> GroupPicks:
     """Score every candidate on all samples."""
     scored_W, scored_b = W, b
     if rules.activation.normalized:
-        spread = class_moments(W, blocks(), activation="identity").spread()
-        scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread)).to(W.dtype)
+        scale = inverse(class_moments(W, blocks(), activation="identity").spread()).to(W.dtype)
         scored_W, scored_b = W * scale, b * scale
     moments = class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
     scores = ib_scores(moments, alpha=rules.alpha) if rules.criterion is None else apply_criterion(rules.criterion, moments)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_fast.backends import registry
+from nc_fast.init.candidates import inverse
 from nc_fast.init.objective import Answers
-from nc_fast.init.pick import GroupPicks, PickRules, SampleBlocks
+from nc_fast.init.pick import GroupPicks, PickRules, SampleBlocks, compute_device
 from nc_fast.init.rows import draw_rows
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.stages.moments import CandidatePool
@@ -21,18 +21,16 @@ BLOCK = 16  # picks made between looks at all candidates: half the time of exact
 
 def pursue_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, rules: PickRules, answers: Answers) -> GroupPicks:
     """Pick k of the candidates, the rows of ``weight`` (M, D), which will be installed with ``bias`` (M,)."""
-    on_gpu = weight.device.type == "cuda" and registry.BACKENDS["gpu"].missing() is None
-    device = weight.device if on_gpu else torch.device("cpu")
+    device = compute_device(weight)
     count = min(k, PICKS)
     X, labels = draw_rows(samples(), max(LEAST_ROWS, PURSUED // (len(weight) * count)))
     X, W, b = X.to(device), weight.to(device).T, bias.to(device)
     if rules.activation.normalized:
-        spread = (X @ W).std(dim=0, correction=0)
-        scale = torch.where(spread > 0, 1 / spread.clamp(min=torch.finfo(W.dtype).tiny), torch.ones_like(spread))
+        scale = inverse((X @ W).std(dim=0, correction=0))
         W, b = W * scale, b * scale
     T = answers.design(labels)
     pool = CandidatePool.checked("W", W, b, rules.activation.function, "auto", "auto")
     picks = pool.pursue(X, T - T.mean(axis=0), count, block=BLOCK)
     pursued = as_numpy(picks.indices)
     indices = np.concatenate([pursued, np.setdiff1d(np.arange(len(weight)), pursued)[: k - count]])
-    return GroupPicks(indices, float(as_numpy(picks.explained)[-1]), float("nan"), k - picks.filled, None)
+    return GroupPicks(indices, float(as_numpy(picks.explained)[-1]), None, k - picks.filled, None)
