@@ -1,4 +1,4 @@
-"""Shrink a trained layer: keep the best 24 of its 256 neurons, weights, biases and outgoing weights, and compare with any 24."""
+"""Shrink a trained layer: keep the best 24 of its 256 neurons, fit the output layer to them, and compare with any 24."""
 
 import torch
 from sklearn.datasets import load_digits
@@ -41,16 +41,15 @@ def main(seed: int = 0) -> dict[str, float]:
     shrunk = mlp(NARROW)
     pretrained = {"0": (wide[0].weight, wide[0].bias)}  # a pair: the neurons keep their biases
     report = nc_fast.init.campaign_(
-        shrunk, (train_X, train_y), layers=["0"], candidates=pretrained, alpha=0.0, generator=torch.Generator().manual_seed(seed)
+        shrunk, (train_X, train_y), layers=["0"], candidates=pretrained, generator=torch.Generator().manual_seed(seed)
     )
-    kept = {"campaign": list(report["0"].picks), "any": torch.randperm(WIDE)[:NARROW].tolist()}
+    kept = {"pursued": list(report["0"].picks), "any": torch.randperm(WIDE)[:NARROW].tolist()}
     for name, rows in kept.items():
         model = mlp(NARROW)
         with torch.no_grad():
             model[0].weight.copy_(wide[0].weight[rows])
             model[0].bias.copy_(wide[0].bias[rows])
-            model[2].weight.copy_(wide[2].weight[:, rows])
-            model[2].bias.copy_(wide[2].bias)
+        nc_fast.init.fit_head_(model, (train_X, train_y), generator=torch.Generator().manual_seed(seed))
         results[name] = accuracy(model, test_X, test_y)
         train(model, train_X, train_y, steps=100)
         results[f"{name}, tuned"] = accuracy(model, test_X, test_y)

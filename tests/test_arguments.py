@@ -1,7 +1,7 @@
 """Every argument of every public function, with values of the wrong kind and wrong values: refused, naming it, before any work.
 
 ``WRONG`` is held against the signatures, so that a new argument cannot escape; tests/init/test_init_arguments.py does the
-same for ``nc_fast.init.campaign_``.
+same for ``nc_fast.init``.
 """
 
 import inspect
@@ -138,6 +138,7 @@ WRONG = {
             "Z": [*MATRIX, NAN, X > 0, np.ones((12, 4), int)],
             "T": [None, *TARGETS],
             "ridge": [*NOT_NEGATIVE, "los", np.ones(2)],
+            "standardize": ["no", 1, None],
             "sample_weight": ["x", 3, np.ones(3), np.ones((12, 1)), np.zeros(12), -np.ones(12), NAN[:, 2], 1j * np.ones(12), Y > 0],
         },
     ),

@@ -90,7 +90,8 @@ def test_centred_layers_have_mean_zero(spec, digits):
         for layer in model:
             x = layer(x)
             if isinstance(layer, nn.Linear):
-                assert float(x.mean(0).abs().max()) < 1e-4
+                centred = layer is not model[-1] or spec != "campaign"  # a fitted head predicts samples it has not seen
+                assert float(x.mean(0).abs().max()) < (1e-4 if centred else 0.1)
 
 
 def test_assigned_outputs_answer_to_their_class(digits):
@@ -101,8 +102,18 @@ def test_assigned_outputs_answer_to_their_class(digits):
 
 
 def test_campaign_is_campaign_with_its_options(digits):
-    options = {"pool": 3, "alpha": [1.0, 0.5, 0.25], "bias": "zeros", "max_samples": None, "by_class": False, "criterion": "fisher"}
-    model = initialized("campaign:pool=3,alpha=1/0.5/0.25,bias=zeros,max_samples=none,by_class=false,criterion=fisher", digits)
+    options = {
+        "select": "campaign",
+        "pool": 3,
+        "alpha": [1.0, 0.5, 0.25],
+        "bias": "zeros",
+        "max_samples": None,
+        "by_class": False,
+        "criterion": "fisher",
+    }
+    model = initialized(
+        "campaign:select=campaign,pool=3,alpha=1/0.5/0.25,bias=zeros,max_samples=none,by_class=false,criterion=fisher", digits
+    )
     twin = build("mlp3", digits)
     nc_fast.init.campaign_(twin, (digits.X, digits.y), generator=torch.Generator().manual_seed(0), **options)
     for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):

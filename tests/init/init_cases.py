@@ -11,6 +11,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from nc_fast.init import campaign_
+
 
 @cache
 def images():
@@ -30,6 +32,11 @@ def blobs(*shape, n=120):
 
 def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def paper(model, data, **rules):
+    """The paper's campaign, in every layer."""
+    return campaign_(model, data, select="campaign", **rules)
 
 
 def net(classes=3, bias=True):

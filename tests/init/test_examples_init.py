@@ -27,8 +27,8 @@ def run(name):
 
 def test_mlp_digits():
     results = run("mlp_digits")
-    assert results["campaign untrained"] > 0.3
-    assert results["campaign loss"] < results["He loss"]
+    assert results["campaign untrained"] > 0.8
+    assert results["campaign loss"] < 0.7 * results["He loss"]
     assert results["campaign trained"] > 0.85
 
 
@@ -43,5 +43,5 @@ def test_it_learns(name, capsys):
 def test_shrink_pretrained():
     results = run("shrink_pretrained")
     assert results["wide"] > 0.9
-    assert results["campaign"] > 0.2
-    assert results["campaign, tuned"] > 0.8
+    assert results["pursued"] > max(0.8, results["any"])
+    assert results["pursued, tuned"] > 0.8

@@ -10,12 +10,23 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs
+from init_cases import blobs, paper
 from torch import nn
 
-from nc_fast.init import campaign_
+from nc_fast.init import campaign_, fit_head_
+
+OF_CAMPAIGNS = {"alpha": 0.5, "by_class": False, "criterion": "fisher", "method": "exact"}  # with a value that is right
 
 CASES = [
+    ({"select": "pursuits"}, ValueError, "select: expected one of 'pursuit', 'campaign', got 'pursuits'; did you mean 'pursuit'"),
+    ({"head": "least squares"}, ValueError, "head: expected one of 'least_squares', 'campaign', got 'least squares'; did you mean"),
+    ({"lr": 0}, ValueError, "lr: expected a number > 0, got 0"),
+    ({"lr": "0.1"}, TypeError, "lr: expected a number, got '0.1'"),
+    ({"loss": "mse"}, TypeError, r"loss: expected a callable of \(outputs, y\) or None, got str"),
+    *[
+        ({name: value}, ValueError, f"{name}: expected None without select='campaign' or head='campaign', got")
+        for name, value in OF_CAMPAIGNS.items()
+    ],
     ({"pool": 0}, ValueError, "pool: expected at least 1, got 0"),
     ({"pool": 2.5}, TypeError, "pool: expected an integer, got 2.5"),
     ({"pool": True}, TypeError, "pool: expected an integer, got True"),
@@ -58,10 +69,17 @@ CASES = [
 ]
 
 
+def with_a_campaign(arguments):
+    """Return arguments to which those that belong to campaigns are right."""
+    return {"select": "campaign", **arguments} if set(arguments) & set(OF_CAMPAIGNS) else arguments
+
+
 @pytest.mark.parametrize(("arguments", "error", "message"), CASES)
 def test_wrong_arguments_are_refused(arguments, error, message):
     model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
     before = [parameter.detach().clone() for parameter in model.parameters()]
+    if error is not ValueError or "expected None" not in message:
+        arguments = with_a_campaign(arguments)
     with pytest.raises(error, match=message):
         campaign_(model, blobs(6), **arguments)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
@@ -76,18 +94,22 @@ WRONG_KINDS = {
     "data": [
         *[None, 3, 0.5, "Xy", b"Xy", X, Y, (X,), (X, None), (None, Y), (X, Y.to(torch.complex64)), (X.numpy().astype(str), Y)],
         *[(np.ma.masked_array(X.numpy()), Y), (X, np.ma.masked_array(Y.numpy())), (X.to_sparse(), Y), (X.to("meta"), Y)],
-        *[{"X": X, "y": Y}, [X, Y.float()], [(X, None)], [(None, Y)], [(X, {"y": Y})], [(X, [object()] * 120)], [{"X": X}], [3]],
+        *[{"X": X, "y": Y}, [(X, None)], [(None, Y)], [(X, {"y": Y})], [(X, [object()] * 120)], [{"X": X}], [3]],
     ],
-    "pool": [None, "10", 10.0, np.nan, True, [10], GIVEN],
-    "base": [None, 3, ["kaiming_normal"], True, nn.init.constant_, lambda: None],
-    "alpha": [None, True, 1j, {}, [None], ["linear"], [True], np.array(0.5), np.ones((2, 2)), torch.tensor(0.5), lambda: 0.5],
+    "select": [None, 3, True, ["pursuit"]],
+    "head": [3, True, ["campaign"]],
+    "lr": ["0.1", True, 1j, [0.1], np.ones(1), torch.tensor(0.1)],
+    "loss": ["mse", 3, True, [len]],
+    "pool": ["10", 10.0, np.nan, True, [10], GIVEN],
+    "base": [3, ["kaiming_normal"], True, nn.init.constant_, lambda: None],
+    "alpha": [True, 1j, {}, [None], ["linear"], [True], np.array(0.5), np.ones((2, 2)), torch.tensor(0.5), lambda: 0.5],
     "bias": [None, True, np.False_, 1j, [0.0], ("center",), np.zeros(7), torch.tensor(0.0), lambda: 0],
     "gain": [None, True, "1", 1j, [1.0], np.ones(1), torch.tensor(1.0)],
     "max_samples": [0.5, "2000", True, np.inf, [2000]],
     "layers": [3, 0.5, True, "0", [3], [None], [b"0"], {0: "relu"}, nn.Linear(6, 7)],
-    "by_class": [None, "no", 1, 0.0, [True], np.array([True])],
+    "by_class": ["no", 1, 0.0, [True], np.array([True])],
     "criterion": [3, True, ["ib"], np.ones(3)],
-    "method": [None, True, 3, ["exact"], len],
+    "method": [True, 3, ["exact"], len],
     "generator": [1, True, "seed", np.random.default_rng(0), torch.Generator],
     "progress": [None, "yes", 1, [True], np.True_],
     "activations": [3, True, ["relu", "relu"], {"0": None}, {"0": 3}, {0: "relu"}, {None: "relu"}],
@@ -96,6 +118,18 @@ WRONG_KINDS = {
         *[{"0": (GIVEN, torch.ones(9, dtype=torch.complex64))}, {"0": SPARSE}, {"0": GIVEN.to("meta")}],
     ],
 }
+WRONG_KINDS_OF_HEADS = {name: WRONG_KINDS[name] for name in ("model", "data", "lr", "loss")} | {
+    "layer": [3, True, ["2"], b"2", nn.Linear(7, 3)],
+    "max_samples": WRONG_KINDS["max_samples"],
+    "generator": WRONG_KINDS["generator"],
+}
+TABLES = {campaign_: WRONG_KINDS, fit_head_: WRONG_KINDS_OF_HEADS}
+KINDS = [
+    pytest.param(function, name, value, id=f"{function.__name__}-{name}-{number}")
+    for function, table in TABLES.items()
+    for name, values in table.items()
+    for number, value in enumerate(values)
+]
 MESSAGE_NAMES = {"activations": "activations?"}
 
 
@@ -106,19 +140,19 @@ class Unread:
         raise AssertionError("work began")
 
 
-def test_the_table_below_has_every_argument():
-    assert list(WRONG_KINDS) == list(inspect.signature(campaign_).parameters)
+def test_the_tables_have_every_argument():
+    for function, table in TABLES.items():
+        assert list(table) == list(inspect.signature(function).parameters)
 
 
-@pytest.mark.parametrize(("name", "number"), [(name, number) for name, values in WRONG_KINDS.items() for number in range(len(values))])
-def test_wrong_kinds_are_refused_in_one_form_before_any_work(name, number):
-    value = WRONG_KINDS[name][number]
+@pytest.mark.parametrize(("function", "name", "value"), KINDS)
+def test_wrong_kinds_are_refused_in_one_form_before_any_work(function, name, value):
     model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 3))
     model.register_forward_pre_hook(lambda *_: pytest.fail("work began"))
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    arguments = {"model": model, "data": Unread(), **{name: value}}
+    arguments = with_a_campaign({"model": model, "data": Unread(), **{name: value}})
     with pytest.raises(TypeError) as caught:
-        campaign_(**arguments)
+        function(**arguments)
     assert re.match(rf"{MESSAGE_NAMES.get(name, name)}\b.*: expected .*, got ", str(caught.value), re.DOTALL), caught.value
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
@@ -149,5 +183,5 @@ def test_layers_are_named_by_the_module_they_are_in():
 
 def test_a_single_layer_is_a_last_one():
     X, y = blobs(6)
-    report = campaign_(nn.Linear(6, 3), (X, y))
+    report = paper(nn.Linear(6, 3), (X, y))
     assert [(layer.name, layer.alpha) for layer in report.layers] == [("model", 0)]

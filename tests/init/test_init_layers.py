@@ -132,11 +132,13 @@ def test_grouped_convolution_takes_picks_from_each_group_s_own_pool(groups):
     X, y = blobs(4, 6)
     conv = nn.Conv1d(4, 8, 3, groups=groups)
     model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(32, 3))
-    report = campaign_(model, (X, y), pool=5, generator=torch.Generator().manual_seed(0))
-    picks = np.array(report["0"].picks)
-    assert report["0"].pool == 40
-    assert len(set(picks.tolist())) == 8
-    np.testing.assert_array_equal(picks % 8 // (8 // groups), np.repeat(np.arange(groups), 8 // groups))
+    for base in ("kaiming_normal", "data_pairs"):
+        report = campaign_(model, (X, y), pool=5, base=base, layers=["0"], generator=torch.Generator().manual_seed(0))
+        picks = np.array(report["0"].picks)
+        assert report["0"].pool == 40
+        assert len(set(picks.tolist())) == 8
+        group = picks * groups // 40 if base == "data_pairs" else picks % 8 * groups // 8  # pairs are drawn group by group
+        np.testing.assert_array_equal(group, np.repeat(np.arange(groups), 8 // groups))
 
 
 @pytest.mark.parametrize("parametrization", ["weight_norm", "spectral_norm", "orthogonal"])

@@ -90,8 +90,9 @@ def train(model, X, y, lr, steps=STEPS, batch=50):
 def assert_sound(model, report, X, y, lr):
     assert not [layer for layer in report.kept if layer.kind != "Embedding"]
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    stds = {layer.name: layer.after.std for layer in report.layers}
-    assert all(0.3 <= std <= 3 for std in stds.values()), stds
+    assert report.layers[-1].select == "least_squares"
+    stds = {layer.name: layer.after.std for layer in report.layers[:-1]}  # the head's scale is the loss's affair
+    assert all(0.15 <= std <= 3 for std in stds.values()), stds
     losses = train(model, X, y, lr)
     assert np.isfinite(losses).all()
     assert losses[-20:].mean() < losses[:5].mean()
@@ -145,4 +146,4 @@ def test_untrained_accuracy_is_far_above_chance():
         model = mlp(64, 48, 24, 10)
         campaign_(model, (X.flatten(1), y), generator=torch.Generator().manual_seed(seed))
         accuracy = (model(X.flatten(1)).argmax(1) == y).float().mean()
-        assert accuracy > 0.3, seed
+        assert accuracy > 0.8, seed

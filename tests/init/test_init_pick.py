@@ -1,4 +1,4 @@
-"""What is picked, how it is scored, and in which order it is installed."""
+"""What a campaign picks, how it is scored, and in which order it is installed."""
 
 import importlib
 from itertools import permutations
@@ -11,12 +11,12 @@ pytest.importorskip("torch")
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from init_cases import blobs, net, seeded
+from init_cases import blobs, net, paper, seeded
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import nc_fast
-from nc_fast.init import campaign_, fisher_scores
+from nc_fast.init import fisher_scores
 from nc_fast.init.pick import assign, deal, output_of_class
 
 
@@ -29,7 +29,7 @@ def test_a_layer_gets_what_the_array_campaign_picks(bias, alpha):
     offsets = {"center": -(pool @ X.mean(0)), "zeros": torch.zeros(70)}.get(bias, torch.full((70,), 0.3))
     expected = nc_fast.campaign(pool.T, X, y, 7, bias=offsets, alpha=alpha)
     model = net()
-    report = campaign_(model, (X, y), alpha=alpha, bias=bias, candidates={"0": pool})
+    report = paper(model, (X, y), alpha=alpha, bias=bias, candidates={"0": pool})
     assert sorted(report["0"].picks) == sorted(expected.indices.tolist())
     picks = list(report["0"].picks)
     assert torch.equal(model[0].weight, pool[picks])
@@ -42,7 +42,7 @@ def test_without_a_bias_parameter_scores_use_zero_and_the_report_says_so():
     X, y = blobs(6)
     pool = torch.randn(70, 6, generator=seeded(3))
     expected = nc_fast.campaign(pool.T, X, y, 7, bias=0.0, alpha=0.5)
-    report = campaign_(net(bias=False), (X, y), alpha=0.5, candidates={"0": pool})
+    report = paper(net(bias=False), (X, y), alpha=0.5, candidates={"0": pool})
     assert sorted(report["0"].picks) == sorted(expected.indices.tolist())
     assert report["0"].notes == ("it has no bias parameter; scores use 0",)
 
@@ -52,7 +52,7 @@ def test_given_biases_are_scored_and_kept():
     pool, offsets = torch.randn(40, 6, generator=seeded(3)), torch.randn(40, generator=seeded(4))
     expected = nc_fast.campaign(pool.T, X, y, 7, bias=offsets, alpha=1.0)
     model = net()
-    report = campaign_(model, (X, y), candidates={"0": (pool, offsets)}, layers=["0"])
+    report = paper(model, (X, y), candidates={"0": (pool, offsets)}, layers=["0"])
     picks = list(report["0"].picks)
     assert sorted(picks) == sorted(expected.indices.tolist())
     assert torch.equal(model[0].bias, offsets[picks])
@@ -63,7 +63,7 @@ def test_before_batchnorm_neurons_are_compared_at_mean_0_and_std_1():
     pool = torch.randn(40, 6, generator=seeded(3))
     model = nn.Sequential(nn.Linear(6, 7, bias=False), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))
     scales = torch.logspace(-2, 2, 40)[:, None]
-    plain, scaled = (campaign_(model, (X, y), candidates={"0": p}, layers=["0"]) for p in (pool, pool * scales))
+    plain, scaled = (paper(model, (X, y), candidates={"0": p}, layers=["0"]) for p in (pool, pool * scales))
     assert plain["0"].picks == scaled["0"].picks
     assert not plain["0"].notes
 
@@ -72,7 +72,7 @@ def test_centred_layers_have_mean_zero_and_gain_multiplies_weights():
     X, y = blobs(6)
     models = [net(), net()]
     for model, gain in zip(models, (1.0, 0.5), strict=True):
-        report = campaign_(model, (X, y), gain=gain, max_samples=None, generator=seeded())
+        report = paper(model, (X, y), gain=gain, max_samples=None, generator=seeded())
         with torch.no_grad():
             np.testing.assert_allclose(model[0](X).mean(0), 0, atol=1e-5)
             np.testing.assert_allclose(model(X).mean(0), 0, atol=1e-5)
@@ -87,9 +87,9 @@ def test_centred_layers_have_mean_zero_and_gain_multiplies_weights():
 def test_alpha_by_depth(alpha, expected):
     X, y = blobs(6)
     model = nn.Sequential(nn.Linear(6, 7), nn.ReLU(), nn.Linear(7, 7), nn.ReLU(), nn.Linear(7, 3))
-    assert [layer.alpha for layer in campaign_(model, (X, y), alpha=alpha).layers] == expected
+    assert [layer.alpha for layer in paper(model, (X, y), alpha=alpha).layers] == expected
     if not isinstance(alpha, list):  # depth is the network's, whichever layers are initialized
-        assert campaign_(model, (X, y), alpha=alpha, layers=["2"])["2"].alpha == expected[1]
+        assert paper(model, (X, y), alpha=alpha, layers=["2"])["2"].alpha == expected[1]
 
 
 @pytest.mark.parametrize("base", ["kaiming_normal", "xavier_uniform_", "orthogonal", "trunc_normal"])
@@ -103,10 +103,10 @@ def test_draws_have_the_layer_s_own_fans(base):
         shapes.append(tuple(weight.shape))
         return function(weight)
 
-    campaign_(model, (X, y), base=watched, pool=4, generator=seeded())
+    paper(model, (X, y), base=watched, pool=4, generator=seeded())
     assert shapes == [(30, 40)] * 4 + [(3, 30)] * 4
     named = nn.Sequential(nn.Linear(40, 30), nn.ReLU(), nn.Linear(30, 3))
-    campaign_(named, (X, y), base=base, pool=4, generator=seeded())
+    paper(named, (X, y), base=base, pool=4, generator=seeded())
     assert torch.equal(model[0].weight, named[0].weight)
 
 
@@ -114,7 +114,7 @@ def test_outputs_are_assigned_to_classes():
     X, y = blobs(6)
     for labels in (y, y + 5, torch.tensor([2, 0, 1])[y]):
         model = net()
-        campaign_(model, (X, labels), generator=seeded())
+        paper(model, (X, labels), generator=seeded())
         with torch.no_grad():
             means = torch.stack([model(X)[labels == c].mean(0) for c in labels.unique()])
         np.testing.assert_array_equal(means.argmax(0), np.arange(3))
@@ -124,7 +124,7 @@ def test_more_outputs_than_classes_and_labels_that_are_output_numbers():
     X, y = blobs(6)
     labels = torch.tensor([7, 1, 4])[y]
     model = net(classes=9)
-    campaign_(model, (X, labels), generator=seeded())
+    paper(model, (X, labels), generator=seeded())
     with torch.no_grad():
         out = model(X)
     means = np.array([[float(out[labels == c, output].mean()) for output in (7, 1, 4)] for c in (7, 1, 4)])
@@ -137,7 +137,7 @@ def test_one_output_for_two_classes_is_high_for_the_second():
     X, y = blobs(6)
     for seed in range(5):
         model = net(classes=1)
-        campaign_(model, (X, y > 0), generator=seeded(seed))
+        paper(model, (X, y > 0), generator=seeded(seed))
         with torch.no_grad():
             assert model(X)[y > 0].mean() > model(X)[y == 0].mean()
 
@@ -180,7 +180,7 @@ def test_criteria_by_name_and_the_user_s_own(criterion):
     X, y = blobs(6)
     pool = torch.randn(40, 6, generator=seeded(3))
     expected = nc_fast.campaign(pool.T, X, y, 7, bias=-(pool @ X.mean(0)), criterion=fisher_scores)
-    report = campaign_(net(), (X, y), criterion=criterion, candidates={"0": pool})
+    report = paper(net(), (X, y), criterion=criterion, candidates={"0": pool})
     assert sorted(report["0"].picks) == sorted(expected.indices.tolist())
 
 
@@ -197,7 +197,7 @@ def test_by_class_off_leaves_outputs_unassigned():
     X, y = blobs(6)
     pool = torch.randn(40, 7, generator=seeded(3))
     model = net()
-    report = campaign_(model, (X, y), by_class=False, candidates={"2": pool}, generator=seeded())
+    report = paper(model, (X, y), by_class=False, candidates={"2": pool}, generator=seeded())
     hidden = torch.relu(model[0](X)).detach()
     expected = nc_fast.campaign(pool.T, hidden, y, 3, bias=-(pool @ hidden.mean(0)), activation="identity", alpha=0.0, by_class=False)
     assert sorted(report["2"].picks) == sorted(expected.indices.tolist())
@@ -219,7 +219,7 @@ def test_screened_layers_get_the_exact_picks(criterion, max_samples):
         model = nn.Sequential(nn.Linear(20, 40), nn.ReLU(), nn.Linear(40, 6))
         data = DataLoader(TensorDataset(X, y), batch_size=400)
         options = {"criterion": criterion, "max_samples": max_samples, "pool": 60}
-        report = campaign_(model, data, method=method, generator=seeded(2), **options)
+        report = paper(model, data, method=method, generator=seeded(2), **options)
         wanted[method] = [set(layer.picks) for layer in report.layers], [layer.notes for layer in report.layers]
         assert (model(X).argmax(1) == y).float().mean() > 0.5
     picks, notes = zip(*wanted.values(), strict=True)
@@ -233,13 +233,13 @@ def test_what_cannot_be_screened_is_scored_exactly(monkeypatch):
     X, y = blobs(6, n=900)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 1))
     monkeypatch.setattr("nc_fast.init.pick.SCREENED_BYTES", 1000)
-    report = campaign_(model, DataLoader(TensorDataset(X, y % 2), batch_size=300), method="screened", max_samples=None, pool=50)
+    report = paper(model, DataLoader(TensorDataset(X, y % 2), batch_size=300), method="screened", max_samples=None, pool=50)
     assert [layer.notes for layer in report.layers] == [(), (), ()]
 
 
 def test_a_pool_that_is_too_small_to_screen_says_nothing():
     X, y = blobs(6)
-    expected = campaign_(net(), (X, y), generator=seeded())
-    report = campaign_(net(), (X, y), method="screened", generator=seeded())
+    expected = paper(net(), (X, y), generator=seeded())
+    report = paper(net(), (X, y), method="screened", generator=seeded())
     assert [layer.picks for layer in report.layers] == [layer.picks for layer in expected.layers]
     assert [layer.notes for layer in report.layers] == [(), ()]

@@ -1,4 +1,4 @@
-"""What the report of a campaign says: notes, figures before and after, warnings, progress."""
+"""What the report says: notes, figures before and after, warnings, progress."""
 
 import json
 
@@ -26,8 +26,8 @@ def test_the_report_prints_and_converts():
     model[3].forward = lambda x: x
     report = campaign_(model, (X, y), generator=seeded())
     lines = str(report).splitlines()
-    assert lines[0].split()[:5] == ["layer", "kind", "activation", "alpha", "picks"]
-    assert lines[2].split()[:7] == ["0", "Linear", "relu", "1.00", "7", "of", "70"]
+    assert lines[0].split()[:5] == ["layer", "kind", "activation", "by", "picks"]
+    assert lines[2].split()[:7] == ["0", "Linear", "relu", "pursuit", "7", "of", "70"]
     assert "120 samples of 3 classes" in str(report)
     assert "! 3: kept as it was; campaigns know Linear" in str(report)
     plain = json.loads(json.dumps(report.to_dict()))

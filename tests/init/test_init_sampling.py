@@ -1,5 +1,7 @@
 """Samples: stratified, read no further than needed, from whatever brings them."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ pytest.importorskip("torch")
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from init_cases import blobs
+from init_cases import blobs, paper
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
@@ -18,6 +20,9 @@ from nc_fast.quota import share_quota
 
 def small(features=6):
     return nn.Sequential(nn.Linear(features, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+collect = partial(sampling.collect, targets=False)
 
 
 def all_of(samples, size=50):
@@ -55,16 +60,16 @@ class Counting(Dataset):
 
 def test_known_labels_spare_loading_the_rest():
     dataset = Counting(known=True)
-    samples = sampling.collect(DataLoader(dataset, batch_size=16, shuffle=True), 30)
+    samples = collect(DataLoader(dataset, batch_size=16, shuffle=True), 30)
     assert dataset.loaded == samples.size == 30
     assert np.bincount(all_of(samples)[0]).tolist() == [10, 10, 10]
     subset = Subset(dataset, list(range(60, 120)))
-    assert np.bincount(all_of(sampling.collect(DataLoader(subset, batch_size=16), 30))[0]).tolist() == [10, 10, 10]
+    assert np.bincount(all_of(collect(DataLoader(subset, batch_size=16), 30))[0]).tolist() == [10, 10, 10]
 
 
 def test_unknown_labels_are_read_until_every_class_has_its_share():
     dataset = Counting(known=False)
-    samples = sampling.collect(DataLoader(dataset, batch_size=10), 30)
+    samples = collect(DataLoader(dataset, batch_size=10), 30)
     assert 30 <= dataset.loaded <= 40
     assert np.bincount(all_of(samples)[0]).tolist() == [10, 10, 10]
 
@@ -78,10 +83,10 @@ def test_sorted_data_is_not_read_forever():
             read += 10
             yield torch.randn(10, 6), torch.full((10,), int(read > 50))
 
-    samples = sampling.collect(batches(), 20)
+    samples = collect(batches(), 20)
     assert read == 60  # both classes have their share then; at most 80 would have been read
     assert np.bincount(all_of(samples)[0]).tolist() == [10, 10]
-    single = sampling.collect(((torch.randn(10, 6), torch.zeros(10, dtype=torch.int64)) for _ in range(1000)), 20)
+    single = collect(((torch.randn(10, 6), torch.zeros(10, dtype=torch.int64)) for _ in range(1000)), 20)
     assert "only the first 80 samples" in single.notes[0]
 
 
@@ -99,7 +104,7 @@ def test_every_form_of_the_data_brings_pairs_that_belong_together():
     ]
     for form in forms:
         for most in (40, None):
-            labels, inputs = all_of(sampling.collect(form, most))
+            labels, inputs = all_of(collect(form, most))
             assert len(labels) == (most or len(labels))
             assert [key[tuple(x.tolist())] for x in inputs] == labels.tolist()
 
@@ -166,7 +171,7 @@ def test_unusable_data_is_refused_before_any_work(data, error, message):
     model = small()
     before = [parameter.detach().clone() for parameter in model.parameters()]
     with pytest.raises(error, match=message):
-        campaign_(model, data(*blobs(6)))
+        paper(model, data(*blobs(6)))
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
@@ -189,11 +194,11 @@ def test_integers_of_two_dtypes_keep_their_values():
     large = 2**63 + y.numpy().astype(np.uint64)
     data = [(X, large), (X, y.numpy())]
     for max_samples in (2000, None):
-        assert sampling.collect(data, max_samples).classes.tolist() == [0, 1, 2, 2**63, 2**63 + 1, 2**63 + 2]
+        assert collect(data, max_samples).classes.tolist() == [0, 1, 2, 2**63, 2**63 + 1, 2**63 + 2]
 
 
 def test_one_class_will_do_where_labels_do_not_count():
     X, y = blobs(6)
-    campaign_(small(), (X, y * 0), alpha=1.0)
+    paper(small(), (X, y * 0), alpha=1.0)
     with pytest.raises(ValueError, match="two classes for criterion='fisher', got 1"):
-        campaign_(small(), (X, y * 0), criterion="fisher")
+        paper(small(), (X, y * 0), criterion="fisher")

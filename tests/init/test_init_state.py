@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs
+from init_cases import blobs, paper
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -90,7 +90,7 @@ def test_an_error_at_any_layer_leaves_the_model_as_it_was(layer, error):
         return nn.init.kaiming_normal_(weight)
 
     with pytest.raises(error, match="no more"):
-        campaign_(model, (X, y), pool=3, base=failing, generator=torch.Generator().manual_seed(0))
+        paper(model, (X, y), pool=3, base=failing, generator=torch.Generator().manual_seed(0))
     assert calls == 3 * layer + 1
     assert_equal_states(before, state(model))
     assert modes == [module.training for module in model.modules()]
@@ -167,7 +167,7 @@ def test_the_loader_s_own_generator_is_given_back():
 def test_fresh_batchnorm_normalizes_by_the_batch_and_keeps_its_statistics():
     X, y = blobs(6)
     fresh = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 3))
-    report = campaign_(fresh, (100 * X, y), generator=torch.Generator().manual_seed(0))
+    report = paper(fresh, (100 * X, y), generator=torch.Generator().manual_seed(0))
     assert report["0"].activation == "batchnorm, relu"
     assert report["3"].after.std < 5  # its inputs have standard deviation 1, not 100
     assert int(fresh[1].num_batches_tracked) == 0
@@ -175,7 +175,7 @@ def test_fresh_batchnorm_normalizes_by_the_batch_and_keeps_its_statistics():
     trained = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 3))
     trained(X)
     trained.eval()
-    report = campaign_(trained, (100 * X, y), generator=torch.Generator().manual_seed(0))
+    report = paper(trained, (100 * X, y), generator=torch.Generator().manual_seed(0))
     assert report["0"].activation == "relu"
     assert report["3"].after.std > 50
 

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs
+from init_cases import blobs, paper
 from torch import nn
 from torch.nn import functional
 
@@ -110,7 +110,7 @@ def test_order_is_the_data_s_and_oddities_are_reported_and_kept():
     X, y = blobs(6)
     model = Crooked()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = campaign_(model, (X, y))
+    report = paper(model, (X, y))
     assert [layer.name for layer in report.layers] == ["a", "b", "c"]
     assert [layer.alpha for layer in report.layers] == [1, 0.5, 0]
     reasons = {layer.name: layer.reason for layer in report.kept}
@@ -185,7 +185,7 @@ def test_labels_for_every_token():
     assert [layer.name for layer in report.layers] == ["0", "2"]
     assert float((model(X).argmax(2) == y).float().mean()) > 0.6
     with pytest.raises(ValueError, match=r"layer 'last': labels for each of \(5,\) positions do not fit an input with \(\)"):
-        campaign_(Tokens("first"), (X, y))
+        paper(Tokens("first"), (X, y))
 
 
 def test_a_compiled_model_is_looked_into():
