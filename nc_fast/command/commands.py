@@ -173,7 +173,7 @@ def compare(
     lr: Annotated[str, typer.Option(help="Learning rate; of several, commas between, a held-out tenth finds each's best.")] = "0.1",
     batch: Annotated[int, typer.Option(help="Batch size.")] = 100,
     target: Annotated[str, typer.Option(help="Test accuracies in percent, with commas between, that time is taken to.")] = "92",
-    eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first epoch.")] = 50,
+    eval_every: Annotated[int, typer.Option(help="Steps between evaluations in the first two epochs.")] = 50,
     train_samples: Annotated[int | None, typer.Option(help="Drawn by class for each seed.", show_default="all")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 ...")] = "cpu",
     jobs: Annotated[int | None, typer.Option(min=1, help="Processes.", show_default="one per core; one on a GPU")] = None,

@@ -41,7 +41,7 @@ class Plan:
     optimizer : str, in OPTIMIZERS
     lr : tuple of float > 0; with several, validation samples are held out, by which every initialization's best is found
     target : tuple of float, the test accuracies in percent that time is taken to
-    eval_every : int >= 1, steps between evaluations in the first epoch
+    eval_every : int >= 1, steps between evaluations in the first two epochs
     train_samples : int >= 1, drawn by the seed, or None for all
     device : str
     """
