@@ -46,7 +46,7 @@ def fit_head_(
     data : (X, y), DataLoader, or iterable of batches (X, y)
         As in :func:`campaign_`; y may be float targets.
     lr : float > 0 or None
-        Rate of gradient descent. None: an adaptive optimizer, no limit.
+        Rate of gradient descent. None: an adaptive optimizer, which bears more; the limit is 75.
     loss : callable (outputs, y) -> mean loss, optional
         As in :func:`campaign_`.
     layer : str, optional

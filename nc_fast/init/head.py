@@ -19,6 +19,7 @@ SCALES = 2.0 ** np.arange(0, 5.1, 0.5)  # tried on the leave-one-out predictions
 FIRST_PRODUCTS, MORE_PRODUCTS = 3, 2  # of power iteration at the first scale; at every other one, from where the last ended
 TRIALS = 5  # scales whose sharpness is measured, at most
 AIM, NEAR_ENOUGH = 0.95, 0.8  # of the limit: what is tried, and what is not improved on
+ADAPTIVE_LIMIT = 75.0  # sharper starts go further down at first, and are behind He's after two epochs of AdamW
 TOLERATED = 1.25  # times the least sharpness found, where that is above the limit
 STEEPEST, SHALLOWEST = 2.0, 0.5  # sharpness grows like a power of the scale between these; at first the steepest is expected
 HEAD_ROWS = 5000  # of the layer's samples: a few positions of every one, where there are many
@@ -78,13 +79,18 @@ def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers
     return fitted
 
 
+def sharpness_limit(lr: float | None) -> float:
+    """Return what a start's sharpness is to stay below."""
+    return ADAPTIVE_LIMIT if lr is None else 2 / lr
+
+
 def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tuple[float, float]:
-    """Install the head at the largest scale, up to the one wanted, whose sharpness is at most 2 / lr; return scale and sharpness.
+    """Install the head at the largest scale, up to the one wanted, whose sharpness the rate bears; return scale and sharpness.
 
     The search goes up from 1, for the loss is flat again at very large scales, where training would not stay. What the layers
     below make of the sharpness no scale takes away: where that is above the limit, a scale is taken that adds little to it.
     """
-    limit = math.inf if lr is None else 2 / lr
+    limit = sharpness_limit(lr)
     scale, products, direction = 1.0, FIRST_PRODUCTS, objective.gradient()
     tried: list[tuple[float, float]] = []
     while True:

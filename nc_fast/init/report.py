@@ -99,8 +99,8 @@ class HeadReport:
         Its strength, see :func:`nc_fast.ridge_head`.
     sharpness : float
         Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, on up to 128 samples it was not fitted on.
-    limit : float or None
-        2 / lr, above which gradient descent at that rate is not stable.
+    limit : float
+        2 / lr, above which gradient descent at that rate is not stable; 75 for adaptive optimizers.
     loss_before, loss_after : float
         On the same samples.
     seconds : float
@@ -116,7 +116,7 @@ class HeadReport:
     wanted: float
     ridge: float
     sharpness: float
-    limit: float | None
+    limit: float
     loss_before: float
     loss_after: float
     seconds: float
@@ -126,8 +126,8 @@ class HeadReport:
     def warnings(self) -> tuple[str, ...]:
         """Everything to look at."""
         lines = [f"{self.name}: {note}" for note in self.notes]
-        if self.limit is not None and self.sharpness > self.limit:
-            lines.append(f"{self.name}: the layers below it alone are about as sharp as 2 / lr = {self.limit:.3g}, or sharper: lower lr")
+        if self.sharpness > self.limit:
+            lines.append(f"{self.name}: the layers below it alone are about as sharp as the limit, 2 / lr, or sharper: lower lr")
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -136,9 +136,8 @@ class HeadReport:
 
     def __str__(self) -> str:
         """Return a few lines."""
-        limit = "no limit" if self.limit is None else f"limit {self.limit:.3g}"
         lines = [
-            f"head {self.name}: scale {self.scale:.3g} of {self.wanted:.3g} wanted, sharpness {self.sharpness:.3g} ({limit})",
+            f"head {self.name}: scale {self.scale:.3g} of {self.wanted:.3g} wanted, sharpness {self.sharpness:.3g}, limit {self.limit:.3g}",
             f"loss {self.loss_before:.3f} -> {self.loss_after:.3f}, {self.samples} samples, {self.seconds:.2f} s",
         ]
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])

@@ -13,7 +13,7 @@ from torch import nn
 
 from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
 from nc_fast.init.fill import LayerPlan
-from nc_fast.init.head import FittedHead, settle_scale
+from nc_fast.init.head import FittedHead, settle_scale, sharpness_limit
 from nc_fast.init.layers.base import Layer
 from nc_fast.init.layers.linear import LinearLayer
 from nc_fast.init.objective import Answers, Objective
@@ -111,7 +111,7 @@ def _scaled(head: FittedHead, objective: Objective, before: float, sampled: Samp
         wanted=head.wanted,
         ridge=head.ridge,
         sharpness=sharpness,
-        limit=None if options.lr is None else 2 / options.lr,
+        limit=sharpness_limit(options.lr),
         loss_before=before,
         loss_after=objective.value(),
         seconds=perf_counter() - started,
