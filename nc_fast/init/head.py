@@ -105,7 +105,7 @@ def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tu
         if len(tried) > 1 and tried[-1][0] != tried[-2][0] and min(tried[-1][1], tried[-2][1]) > 0:
             (a, at_a), (b, at_b) = tried[-2:]
             growth = min(max(math.log(at_b / at_a) / math.log(b / a), SHALLOWEST), STEEPEST)
-        scale = min(head.wanted, scale * (AIM * limit / sharpness) ** (1 / growth))
+        scale = min(head.wanted, scale * (AIM * limit / sharpness) ** (1 / growth)) if sharpness > 0 else head.wanted
         products = MORE_PRODUCTS
     bearable = max(limit, TOLERATED * min(sharpness for _, sharpness in tried))
     best = max(pair for pair in tried if pair[1] <= bearable)
