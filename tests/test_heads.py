@@ -47,6 +47,40 @@ def test_weights_and_leave_one_out_by_brute_force(ridge, weighted):
     np.testing.assert_allclose(head.loo_error, error / weight.sum(), rtol=1e-7)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("standardize", [True, False])
+@pytest.mark.parametrize(("n", "k"), [(40, 7), (9, 12)])
+def test_leave_one_out_predictions_by_brute_force(n, k, standardize, weighted):
+    Z, T = problem(n, k)
+    weight = np.random.default_rng(1).integers(1, 4, n).astype(float) if weighted else np.ones(n)
+    head = nc_fast.ridge_head(Z, T, ridge=0.1, standardize=standardize, sample_weight=weight if weighted else None)
+    added = penalty(Z, 0.1, weight)
+    added = added if standardize else np.full_like(added, added.mean())
+    whole = fit(Z, T, added, weight)
+    np.testing.assert_allclose(np.vstack([head.intercept, head.weights]), whole, rtol=1e-8, atol=1e-10)
+    rows, targets, weights = head.gram.rows
+    found = heads.loo_predictions(head)
+    for i in range(n):
+        left = weights.copy()
+        left[i] = 0
+        b = fit(rows, targets, added, left)
+        np.testing.assert_allclose(found[i], b[0] + rows[i] @ b[1:], rtol=1e-7, atol=1e-9)
+    errors = weights @ ((targets - found) ** 2).sum(axis=1) / weights.sum()
+    assert head.loo_error == pytest.approx(errors, rel=1e-8)
+
+
+def test_without_standardizing_one_penalty_holds_for_all_activations():
+    Z, T = problem()
+    Z = np.column_stack([Z * np.logspace(-3, 1, 7), np.ones(len(Z))])  # the last is constant
+    z, t = Z - Z.mean(0), T - T.mean(0)
+    for ridge in (1e-4, 0.1):
+        head = nc_fast.ridge_head(Z, T, ridge=ridge, standardize=False)
+        wanted = np.linalg.solve(z.T @ z / len(z) + ridge * z.var(axis=0).mean() * np.eye(8), z.T @ t / len(z))
+        np.testing.assert_allclose(head.weights, wanted, rtol=1e-7, atol=1e-12)
+        np.testing.assert_allclose(head.intercept, T.mean(0) - Z.mean(0) @ wanted, rtol=1e-7)
+        assert not head.weights[-1].any()
+
+
 def test_the_strength_is_that_of_the_least_leave_one_out_error():
     Z, T = problem(25)
     errors = [nc_fast.ridge_head(Z, T, ridge=ridge).loo_error for ridge in STRENGTHS]
