@@ -45,7 +45,8 @@ def objective(model: nn.Module, data: TrainingData, n: int) -> Objective:
     """Return the loss on the first n test samples: none that a head was fitted to."""
     classes = np.arange(data.n_classes)
     batch = LabelledBatch(data.X_test[:n], data.y_test[:n].numpy())
-    return Objective(model, torch.device("cpu"), batch, Answers(classes, classes, None), None, n)
+    head = list(model.modules())[-1]
+    return Objective(model, head, torch.device("cpu"), batch, Answers(classes, classes, None), None, n)
 
 
 def gauss_newton_sharpness(model: nn.Module, data: TrainingData, n: int, steps: int) -> float:

@@ -240,7 +240,9 @@ def _plans(
         select, given_here = options.select, given.get(name)
         if select == PURSUIT and given_here is None and (options.pool == 1 or not _worth_picking(activation)):
             select = DRAWN
-        if last and options.head == LEAST_SQUARES and given_here is None:
+        if last and options.head == CAMPAIGN:
+            select = CAMPAIGN
+        elif last and given_here is None:
             reason = why_no_head(one, sampled)
             if reason is None:
                 select = LEAST_SQUARES

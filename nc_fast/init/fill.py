@@ -81,7 +81,7 @@ def fill(
 
     if plan.select == LEAST_SQUARES:
         inputs = partial(unseen, inputs, plan.axis, plan.unseen)
-        head = fit_head(layer, rows(0), answers, options.loss)
+        head = fit_head(layer, rows(0), answers)
         done = Picked(0, (), head.explained, None, tuple(_no_bias(layer, "its intercept is left out")))
     else:
         head = None

@@ -35,7 +35,7 @@ def fit_head_(
     """Fit a network's output layer to what the layers before it produce, in place.
 
     Ridge regression of the labels or float targets on the layer's inputs, times the largest scale, up to the one of the least
-    leave-one-out loss, at which the sharpness of the loss, its largest curvature over all parameters that are trained, is at
+    leave-one-out cross-entropy, at which the sharpness of the loss, its largest curvature over all parameters that are trained, is at
     most ``2 / lr``: beyond, gradient descent at that rate is unstable. For a network of any initialization, and for a
     pretrained one before fine-tuning, which a random head would distort (Kumar et al., 2022).
 
@@ -128,6 +128,6 @@ def fit_head_(
         return [LayerPlan(head.layer, head.axis, LEAST_SQUARES, rules, nn.init.kaiming_normal_, 1.0, None, unseen_samples(sampled))]
 
     written = {one.module for one in fit if layer in (None, one.name)}
-    report = initialize(net, data, fit, written, generator, options, plans_of).head
-    assert report is not None
-    return replace(report, seconds=perf_counter() - started)
+    done = initialize(net, data, fit, written, generator, options, plans_of)
+    assert done.head is not None
+    return replace(done.head, seconds=perf_counter() - started, notes=(*done.layers[0].notes, *done.sampled.notes))

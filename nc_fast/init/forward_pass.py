@@ -73,6 +73,20 @@ def on_arrival(hosts: Sequence[nn.Module], act: Callable[[nn.Module, CallArgumen
         yield
 
 
+@contextmanager
+def on_output(module: nn.Module, act: Callable[[Tensor], None]) -> Iterator[None]:
+    """Within the block, call ``act`` with what the module returns."""
+
+    def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
+        act(output)
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):

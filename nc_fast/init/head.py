@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nc_fast.heads import loo_predictions, ridge_head
 from nc_fast.init.layers.base import Layer
-from nc_fast.init.objective import Answers, Loss, Objective, default_loss
+from nc_fast.init.objective import Answers, Objective, default_loss
 from nc_fast.init.rows import draw_rows
 
 SCALES = 2.0 ** np.arange(0, 5.1, 0.5)  # tried on the leave-one-out predictions of labels
@@ -33,7 +33,7 @@ class FittedHead:
     ----------
     layer : the output layer.
     weight, bias : (outputs, k) and (outputs,), of squared error.
-    wanted : the scale of the least leave-one-out loss.
+    wanted : the scale of the least leave-one-out cross-entropy.
     ridge : the strength, see :func:`nc_fast.ridge_head`.
     explained : share of the targets' variance that leave-one-out predictions explain.
     """
@@ -52,7 +52,7 @@ class FittedHead:
             self.layer.install_bias(scale * self.bias)
 
 
-def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers: Answers, loss: Loss | None) -> FittedHead:
+def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers: Answers) -> FittedHead:
     """Fit the output layer to what it reads, install it at scale 1 and return it.
 
     Activations are not standardised: the weight of one that hardly varies would be large, and with it the sharpness.
@@ -71,7 +71,7 @@ def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers
         middle = 1 / max(2, n_outputs)  # of one-hot targets; raw outputs are about 0
         predictions, bias = predictions - middle, bias - middle
         given = answers.of(labels, predictions)
-        losses = [float((loss or default_loss)(scale * predictions, given)) for scale in SCALES.tolist()]
+        losses = [float(default_loss(scale * predictions, given)) for scale in SCALES.tolist()]
         wanted = float(SCALES[int(np.argmin(losses))])
     unexplained = head.loo_error / max(float(T.var(axis=0).sum()), np.finfo(float).tiny)
     fitted = FittedHead(layer, head.weights.T, bias, wanted, head.ridge, 1 - unexplained)

@@ -1,7 +1,9 @@
 """What a network is trained on, as its start is judged by it: the loss on a few hundred samples, and how sharp it is there.
 
 Sharpness is the largest eigenvalue of the Gauss-Newton matrix J' H J / n of the loss in the parameters that are trained: J is
-the outputs' Jacobian, H the loss's Hessian in the outputs. At a start it agrees with the whole Hessian's (docs/initialization.md).
+the output layer's Jacobian, H the loss's Hessian in what that layer returns: a softmax
+after it is part of the loss. At a start it
+agrees with the whole Hessian's (docs/initialization.md).
 Gradient descent at rate lr is stable below 2 / lr.
 """
 
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from nc_fast.init.forward_pass import tensors_in
+from nc_fast.init.forward_pass import on_output, tensors_in
 from nc_fast.init.sampling import LabelledBatch
 
 Loss = Callable[[Any, Tensor], Tensor]  # of the model's outputs and labels or targets; their mean over samples
@@ -69,9 +71,17 @@ class Objective:
     """The loss of a model on one batch, in parts of which each is held in memory with what autograd needs."""
 
     def __init__(
-        self, model: nn.Module, device: torch.device, batch: LabelledBatch, answers: Answers, loss: Loss | None, samples_at_once: int
+        self,
+        model: nn.Module,
+        head: nn.Module,
+        device: torch.device,
+        batch: LabelledBatch,
+        answers: Answers,
+        loss: Loss | None,
+        samples_at_once: int,
     ) -> None:
         self._model = model
+        self._head = head
         self._device = device
         self._parts = list(batch.blocks(samples_at_once))
         self._size = len(batch)
@@ -118,18 +128,20 @@ class Objective:
 
     def _linearized(self, part: LabelledBatch) -> tuple[int, Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]]]:
         """Return the part's size and v -> (v' G v, G v), G the Gauss-Newton matrix of its mean loss."""
-        outputs, answers = self._run(part)
+        found: list[Tensor] = []
+        with on_output(self._head, found.append):
+            loss = self._loss(*self._run(part))
+        outputs = found[-1]
         # J v is the derivative of J' w, which is linear in w, in w: two backward passes instead of a forward one with tangents.
         w = torch.zeros_like(outputs, requires_grad=True)
         backward = torch.autograd.grad(outputs, self._parameters, w, create_graph=True, materialize_grads=True)
-        free = outputs.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self._loss(free, answers), free, create_graph=True)
+        (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
 
         def product(v: Sequence[Tensor]) -> tuple[float, Sequence[Tensor]]:
             (tangent,) = torch.autograd.grad(backward, w, v, retain_graph=True)
             if not slope.requires_grad:  # a loss that is linear in the outputs
                 return 0.0, [torch.zeros_like(part) for part in v]
-            (curved,) = torch.autograd.grad(slope, free, tangent, retain_graph=True)
+            (curved,) = torch.autograd.grad(slope, outputs, tangent, retain_graph=True, materialize_grads=True)
             result = torch.autograd.grad(outputs, self._parameters, curved, retain_graph=True, materialize_grads=True)
             return float((tangent * curved).sum()), result
 

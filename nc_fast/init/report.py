@@ -94,7 +94,7 @@ class HeadReport:
     scale : float
         What the least-squares solution was multiplied by.
     wanted : float
-        The scale of the least leave-one-out loss; 1 for float targets.
+        The scale of the least leave-one-out cross-entropy; 1 for float targets.
     ridge : float
         Its strength, see :func:`nc_fast.ridge_head`.
     sharpness : float

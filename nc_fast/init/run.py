@@ -62,7 +62,8 @@ def initialize(
             answers = Answers(sampled.classes, outputs, sampled.targets)
             walk = Walk(model, device, sampled, traced.largest_tensor, answers, plans)
             with batch_statistics(model):
-                objective = _objective(model, device, sampled, traced, answers, options) if _has_head(plans) else None
+                last = plans[-1] if plans and plans[-1].select == LEAST_SQUARES else None
+                objective = _objective(model, last.layer, device, sampled, traced, answers, options) if last else None
                 before = objective.value() if objective else 0.0
                 reports, head = walk.run(options)
                 report = _scaled(head, objective, before, sampled, options) if head and objective else None
@@ -89,15 +90,17 @@ def unseen_samples(sampled: SampledData) -> int:
     return min(OBJECTIVE_SAMPLES, max(1, sampled.size // LEAST_FITTED))
 
 
-def _has_head(plans: Sequence[LayerPlan]) -> bool:
-    return any(plan.select == LEAST_SQUARES for plan in plans)
-
-
 def _objective(
-    model: nn.Module, device: torch.device, sampled: SampledData, traced: Trace, answers: Answers, options: InitOptions
+    model: nn.Module,
+    head: Layer,
+    device: torch.device,
+    sampled: SampledData,
+    traced: Trace,
+    answers: Answers,
+    options: InitOptions,
 ) -> Objective:
     at_once = max(1, LINEARIZED_BYTES // (LINEARIZED_COPIES * max(1, traced.all_tensors)))
-    return Objective(model, device, sampled.first(unseen_samples(sampled)), answers, options.loss, at_once)
+    return Objective(model, head.module, device, sampled.first(unseen_samples(sampled)), answers, options.loss, at_once)
 
 
 def _scaled(head: FittedHead, objective: Objective, before: float, sampled: SampledData, options: InitOptions) -> HeadReport:

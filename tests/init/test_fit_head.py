@@ -107,7 +107,6 @@ def test_a_label_per_token_is_a_sample_per_token():
     assert tokens.loss_after == pytest.approx(flat.loss_after, rel=1e-4)
 
 
-@pytest.mark.xfail(strict=True, reason="HeadReport.notes stays empty: the note is in the layer's report only")
 def test_without_a_bias_the_intercept_is_left_out():
     X, y = blobs(6)
     model = seeded_net(bias=False)
@@ -118,7 +117,6 @@ def test_without_a_bias_the_intercept_is_left_out():
     assert report.notes == ("it has no bias parameter; its intercept is left out",)
 
 
-@pytest.mark.xfail(strict=True, reason="HeadReport.notes stays empty: the note is in the layer's report only")
 def test_a_frozen_bias_is_kept():
     X, y = blobs(6)
     model = seeded_net()
@@ -158,11 +156,11 @@ def test_with_a_frozen_backbone_only_the_head_is_sharp():
 def test_the_user_s_loss_is_used():
     X, y = blobs(6)
 
-    def smooth(z, y):
-        return functional.cross_entropy(z, y, label_smoothing=0.3)
+    def cooler(z, y):
+        return functional.cross_entropy(z / 2, y)
 
     found = {}
-    for loss in (None, smooth):
+    for loss in (None, cooler):
         model = seeded_net()
         with torch.no_grad():
             before = float((loss or functional.cross_entropy)(model(X[:UNSEEN]), y[:UNSEEN]))
@@ -171,12 +169,9 @@ def test_the_user_s_loss_is_used():
         with torch.no_grad():
             after = float((loss or functional.cross_entropy)(model(X[:UNSEEN]), y[:UNSEEN]))
         assert found[loss].loss_after == pytest.approx(after, rel=1e-5)
-    assert found[smooth].wanted < found[None].wanted  # smoothed labels are met by smaller outputs
+    assert found[cooler].sharpness != pytest.approx(found[None].sharpness, rel=0.01)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the loss is tried on the head's outputs, and curved in the model's: log_softmax is left out of both"
-)
 def test_a_log_softmax_with_its_loss_is_a_cross_entropy():
     X, y = blobs(6)
     plain, model = seeded_net(), nn.Sequential(*seeded_net(), nn.LogSoftmax(1))
@@ -209,13 +204,19 @@ def test_sharpness_stays_below_2_by_lr_and_a_larger_rate_has_no_larger_scale(see
     X, y = blobs(6)
     X = X * (1, 3, 0.3)[seed]
     scales = []
-    for lr in (None, 0.03, 0.1, 0.3, 1.0, 3.0):
+    for lr in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
         model = seeded_net(seed)
         report = fit_head_(model, (X, y), lr=lr, max_samples=None)
-        assert report.limit == (None if lr is None else pytest.approx(2 / lr))
-        assert lr is None or report.sharpness <= report.limit or report.warnings
+        assert report.limit == pytest.approx(2 / lr)
+        assert report.sharpness <= report.limit or report.warnings
         objective = Objective(
-            model, torch.device("cpu"), LabelledBatch(X[:UNSEEN], y[:UNSEEN].numpy()), Answers(np.arange(3), np.arange(3), None), None, 99
+            model,
+            model[-1],
+            torch.device("cpu"),
+            LabelledBatch(X[:UNSEEN], y[:UNSEEN].numpy()),
+            Answers(np.arange(3), np.arange(3), None),
+            None,
+            99,
         )
         exact = objective.sharpness(objective.gradient(), 60)[0]
         assert 0.6 * exact <= report.sharpness <= 1.001 * exact
@@ -232,7 +233,7 @@ def test_the_layer_can_be_named_and_the_report_prints():
         report = fit_head_(model, (X, y), layer="2", generator=seeded())
     lines = str(report).splitlines()
     assert lines[0].startswith(
-        f"head 2: scale {report.scale:.3g} of {report.wanted:.3g} wanted, sharpness {report.sharpness:.3g} (limit 20)"
+        f"head 2: scale {report.scale:.3g} of {report.wanted:.3g} wanted, sharpness {report.sharpness:.3g}, limit 20"
     )
     assert report.to_dict()["warnings"] == list(report.warnings)
     assert report.seconds > 0

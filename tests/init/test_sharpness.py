@@ -59,7 +59,8 @@ def problem(name):
 
 def objective(model, X, y, loss, answers, at_once=N):
     labels = y.numpy() if answers.targets is None else np.arange(N)
-    return Objective(model, torch.device("cpu"), LabelledBatch(X, labels), answers, loss, at_once)
+    head = model.head if isinstance(model, Attending) else model[-1]
+    return Objective(model, head, torch.device("cpu"), LabelledBatch(X, labels), answers, loss, at_once)
 
 
 def written_out(model, X, y, loss, answers):

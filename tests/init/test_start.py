@@ -253,9 +253,7 @@ def test_why_no_head_was_fitted_is_a_note():
     [
         ({"select": "campaign"}, ["campaign", "campaign"]),
         ({"select": "campaign", "head": "least_squares"}, ["campaign", "least_squares"]),
-        pytest.param(
-            {"head": "campaign"}, ["pursuit", "campaign"], marks=pytest.mark.xfail(strict=True, reason="the output layer is only drawn")
-        ),
+        ({"head": "campaign"}, ["pursuit", "campaign"]),
         ({"layers": ["0"]}, ["pursuit"]),
         ({"layers": ["2"]}, ["least_squares"]),
     ],
