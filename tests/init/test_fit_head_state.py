@@ -95,7 +95,7 @@ def test_an_error_in_the_loss_leaves_the_model_as_it_was(start, error):
     allowed = [1000]
     START[start](normed(), (X, y), loss=counting)
     total = len(calls)
-    assert total > 10
+    assert total > 4
     for allowed[0] in (0, 1, total // 2, total - 1):
         model = normed()
         before, modes = state(model), [module.training for module in model.modules()]
