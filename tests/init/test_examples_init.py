@@ -7,15 +7,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from init_cases import one_torch_thread
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_torch_thread():
-        yield
 
 
 def run(name):

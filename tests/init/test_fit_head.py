@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs, net, one_torch_thread, seeded
+from init_cases import blobs, net, seeded
 from torch import nn
 from torch.nn import functional
 
@@ -18,12 +18,6 @@ from nc_fast.init.objective import Answers, Objective
 from nc_fast.init.sampling import LabelledBatch
 
 UNSEEN = 15  # an eighth of 120 samples; the first ones with max_samples=None
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_torch_thread():
-        yield
 
 
 def seeded_net(seed=0, **options):

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs, net, one_torch_thread, seeded
+from init_cases import blobs, net, seeded
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
@@ -13,12 +13,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from nc_fast.init import campaign_, fit_head_
 
 START = {"fit_head_": fit_head_, "campaign_": campaign_}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_torch_thread():
-        yield
 
 
 def state(model):

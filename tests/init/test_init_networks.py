@@ -8,19 +8,13 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import images, one_torch_thread
+from init_cases import images
 from torch import nn
 from torch.nn import functional
 
 from nc_fast.init import campaign_
 
 STEPS = 100
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_torch_thread():
-        yield
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs, one_torch_thread
+from init_cases import blobs
 from torch import nn
 from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
@@ -19,12 +19,6 @@ N = 24
 TARGETS = torch.randn(N, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 LABELLED = Answers(np.arange(3), np.arange(3), None)
 TARGETED = Answers(np.zeros(0, np.int64), None, TARGETS.numpy())
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    with one_torch_thread():
-        yield
 
 
 class Attending(nn.Module):
