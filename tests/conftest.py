@@ -78,3 +78,15 @@ def backend(request) -> str:
     if request.param == "gpu" and case and case.N * case.M > INTERPRETER_ACTIVATIONS and os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip(f"{case.name}: too large for Triton's interpreter; the odd shapes of test_gpu_*.py stand for it")
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_for_small_networks(request):
+    """Threads cost the networks of tests/init far more than they bring when other processes are at work."""
+    if request.path.parent.name != "init":
+        yield
+        return
+    from init_cases import one_torch_thread  # here, for it needs torch
+
+    with one_torch_thread():
+        yield
