@@ -7,6 +7,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -205,6 +206,8 @@ def campaign_(
     def plans_of(traced: Trace, sampled: SampledData) -> list[LayerPlan]:
         plans = _plans(traced, sampled, asked, named, given, options)
         _enough_classes(options, sampled, [plan.rules for plan in plans if plan.select == CAMPAIGN])
+        if any(plan.select == PURSUIT for plan in plans):
+            _varied(sampled)
         return plans
 
     written = {layer.module for layer in fit if layer.name in asked}
@@ -275,6 +278,14 @@ def _best_base(layer: Layer, select: str, options: InitOptions) -> InitFunction 
 def _worth_picking(activation: FollowingActivation) -> bool:
     """Whether it measured better to pick: not where branches end in a sum, in attention, nor before a BatchNorm."""
     return activation.function != "identity" and not activation.normalized
+
+
+def _varied(sampled: SampledData) -> None:
+    """Check that there is something to explain."""
+    if sampled.targets is not None and np.ptp(sampled.targets, axis=0).max() == 0:
+        raise ValueError(f"data: expected float targets that vary, got the same in all {sampled.size} samples")
+    if sampled.targets is None and len(sampled.classes) < 2:
+        raise ValueError(f"data: expected labels of at least two classes, got {len(sampled.classes)}")
 
 
 def _enough_classes(options: InitOptions, sampled: SampledData, rules: Sequence[PickRules]) -> None:

@@ -22,7 +22,6 @@ from nc_fast.init.report import LayerReport, Signal
 from nc_fast.init.rows import draw_rows
 
 SIGNAL_SAMPLES = 256  # the report's means, standard deviations and dead fractions are over the first so many samples
-CHANGED = 1e-3  # relative; a parametrization that moves a weight by more is reported
 
 POOL, LEAST_POOL, WIDE_POOL = 10, 2, 640  # candidates for a neuron; fewer where a pursuit would have more than so many for a layer
 PAIRED_ROWS = 5000  # of a layer's samples, of which pairs are drawn
@@ -199,9 +198,7 @@ def _install(layer: Layer, pool: LayerPool, chosen: Tensor, means: list[Tensor |
         own = None if pool.bias is None else pool.bias[chosen].chunk(layer.groups)
         blocks = enumerate(actual.chunk(layer.groups))
         layer.install_bias(torch.cat([_biases(W, means[group], own[group] if own else None, layer, options) for group, W in blocks]))
-    moved = float((actual - wanted).norm() / wanted.norm().clamp(min=torch.finfo(wanted.dtype).tiny))
-    tolerance = max(CHANGED, 4 * torch.finfo(layer.weight.dtype).eps)
-    return (f"its parametrization changed the weights by {moved:.0%}",) if moved > tolerance else ()
+    return layer.changes_of(wanted)
 
 
 def _notes(layer: Layer, rules: PickRules, picked: Sequence[GroupPicks], per_group: int) -> Iterator[str]:

@@ -109,6 +109,9 @@ def fit_head_(
     )
     generator = arguments.generator(generator)
     fit, unfit = find_layers(net)
+    if not fit:
+        kept = "; ".join(f"{one.name}: {one.reason}" for one in unfit) or "no layer with weights"
+        raise ValueError(f"model: expected a Linear output layer, got {kept}")
     reasons = {one.name: one.reason for one in unfit}
     if layer is not None and checks.choice("layer", layer, [*(one.name for one in fit), *reasons]) in reasons:
         raise ValueError(f"layer: {layer!r} cannot be fitted: {reasons[layer]}")
@@ -122,7 +125,8 @@ def fit_head_(
             raise ValueError(f"layer: expected a Linear output layer, got {got}")
         reason = why_no_head(reached[name], sampled)
         if reason:
-            raise ValueError(f"layer: {name!r} cannot be fitted: {reason}")
+            others = "".join(f"; {one.name}: {one.reason}" for one in (*unfit, *traced.kept)) if layer is None else ""
+            raise ValueError(f"layer: {name!r} cannot be fitted: {reason}{others}")
         head = reached[name]
         rules = PickRules(head.activation, 0.0, False, None, False, False)
         return [LayerPlan(head.layer, head.axis, LEAST_SQUARES, rules, nn.init.kaiming_normal_, 1.0, None, unseen_samples(sampled))]

@@ -76,7 +76,22 @@ def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers
     unexplained = head.loo_error / max(float(T.var(axis=0).sum()), np.finfo(float).tiny)
     fitted = FittedHead(layer, head.weights.T, bias, wanted, head.ridge, 1 - unexplained)
     fitted.install(1.0)
+    if changes := layer.changes_of(fitted.weight):
+        raise ValueError(f"{changes[0]}, so that it cannot be fitted; remove the parametrization, or use campaign_ with head='campaign'")
     return fitted
+
+
+def _next_scale(tried: list[tuple[float, float]], limit: float) -> float:
+    """Return a scale whose sharpness should be near the limit, by a power law through two tried, on both sides of it if there are any."""
+    flat = max((pair for pair in tried if pair[1] <= limit), default=None)
+    steep = min((pair for pair in tried if pair[1] > limit and (flat is None or pair > flat)), default=None)
+    (a, at_a), (b, at_b) = (flat, steep) if flat and steep else (tried[-2:] if len(tried) > 1 else (tried[-1], tried[-1]))
+    if not at_b > 0:
+        return math.inf
+    growth = STEEPEST
+    if a != b and at_a > 0:
+        growth = min(max(math.log(at_b / at_a) / math.log(b / a), SHALLOWEST), STEEPEST)
+    return float(b * (AIM * limit / at_b) ** (1 / growth))
 
 
 def sharpness_limit(lr: float | None) -> float:
@@ -101,12 +116,7 @@ def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tu
         tried.append((scale, sharpness))
         if (sharpness <= limit and (scale == head.wanted or sharpness >= NEAR_ENOUGH * limit)) or len(tried) == TRIALS:
             break
-        growth = STEEPEST
-        if len(tried) > 1 and tried[-1][0] != tried[-2][0] and min(tried[-1][1], tried[-2][1]) > 0:
-            (a, at_a), (b, at_b) = tried[-2:]
-            growth = min(max(math.log(at_b / at_a) / math.log(b / a), SHALLOWEST), STEEPEST)
-        scale = min(head.wanted, scale * (AIM * limit / sharpness) ** (1 / growth)) if sharpness > 0 else head.wanted
-        products = MORE_PRODUCTS
+        scale, products = min(head.wanted, _next_scale(tried, limit)), MORE_PRODUCTS
     bearable = max(limit, TOLERATED * min(sharpness for _, sharpness in tried))
     best = max(pair for pair in tried if pair[1] <= bearable)
     head.install(best[0])

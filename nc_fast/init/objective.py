@@ -9,7 +9,7 @@ Gradient descent at rate lr is stable below 2 / lr.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,12 @@ def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, answers)
 
 
+def output_tensor(result: Any) -> Tensor:
+    """Return what a model's result is judged by: its ``logits`` if it has such, or its first tensor."""
+    named = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    return named if isinstance(named, Tensor) else next(tensors_in(result))
+
+
 class Objective:
     """The loss of a model on one batch, in parts of which each is held in memory with what autograd needs."""
 
@@ -86,20 +92,20 @@ class Objective:
         self._parts = list(batch.blocks(samples_at_once))
         self._size = len(batch)
         self._answers = answers
-        self._loss = loss or default_loss
+        self._loss = loss
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def value(self) -> float:
         """Return the loss."""
         with torch.no_grad():
-            return sum(float(self._loss(*self._run(part))) * len(part) for part in self._parts) / self._size
+            return sum(float(self._loss_of(part)) * len(part) for part in self._parts) / self._size
 
     def gradient(self) -> list[Tensor]:
         """Return the loss's gradient, of which most lies in the sharpest directions: where power iteration may start."""
         total = [torch.zeros_like(parameter) for parameter in self._parameters]
         for part in self._parts:
             with torch.enable_grad():
-                own = torch.autograd.grad(self._loss(*self._run(part)), self._parameters, materialize_grads=True)
+                own = torch.autograd.grad(self._loss_of(part), self._parameters, materialize_grads=True)
             for whole, more in zip(total, own, strict=True):
                 whole.add_(more, alpha=len(part) / self._size)
         return total
@@ -122,15 +128,28 @@ class Objective:
                         total.add_(more, alpha=size / self._size)
         return eigenvalue, list(direction)
 
-    def _run(self, part: LabelledBatch) -> tuple[Tensor, Tensor]:
-        outputs = next(tensors_in(part.run(self._model, self._device)))
-        return outputs, self._answers.of(part.labels, outputs)
+    def _loss_of(self, part: LabelledBatch) -> Tensor:
+        outputs = output_tensor(part.run(self._model, self._device))
+        answers = self._answers.of(part.labels, outputs)
+        if self._loss is None:
+            try:
+                return default_loss(outputs, answers)
+            except (RuntimeError, ValueError) as error:
+                got = f"got outputs {tuple(outputs.shape)} for labels {tuple(answers.shape)}"
+                raise ValueError(f"loss: expected a callable for outputs that cross-entropy does not fit, {got}: {error}") from error
+        loss = self._loss(outputs, answers)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"loss: expected a callable that returns one number, the mean over samples, got {got}")
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError("loss: expected a callable whose value has a gradient, got one without")
+        return loss
 
     def _linearized(self, part: LabelledBatch) -> tuple[int, Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]]]:
         """Return the part's size and v -> (v' G v, G v), G the Gauss-Newton matrix of its mean loss."""
         found: list[Tensor] = []
         with on_output(self._head, found.append):
-            loss = self._loss(*self._run(part))
+            loss = self._loss_of(part)
         outputs = found[-1]
         # J v is the derivative of J' w, which is linear in w, in w: two backward passes instead of a forward one with tangents.
         w = torch.zeros_like(outputs, requires_grad=True)

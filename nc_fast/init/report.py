@@ -182,6 +182,8 @@ class InitReport:
         """Everything to look at: jumps of the signal between neighbours, notes, layers kept."""
         lines = list(self.notes)
         for earlier, later in zip(self.layers, self.layers[1:], strict=False):
+            if later.select == "least_squares" or "batchnorm" in earlier.activation + later.activation:
+                continue  # of another scale on purpose, or to be normalized
             ratio = later.after.std / earlier.after.std if earlier.after.std > 0 else float("inf")
             if not STEADY_RATIO[0] <= ratio <= STEADY_RATIO[1]:
                 lines.append(f"{later.name}: pre-activation std is {ratio:.2g} times that of {earlier.name}")

@@ -51,7 +51,7 @@ def initialize(
 ) -> Outcome:
     """Look at the model with its layers, and do to it what is planned then; ``written`` are the modules that may change."""
     device = next(model.parameters()).device
-    with isolated_rng(generator, device, data):
+    with torch.inference_mode(False), isolated_rng(generator, device, data):
         sampled = collect(data, options.max_samples, targets=options.targets)
         with as_found(model, written):
             traced = trace(model, layers, sampled.first, device)

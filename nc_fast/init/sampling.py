@@ -91,7 +91,7 @@ def collect(data: Any, max_samples: int | None, *, targets: bool) -> SampledData
     if not hasattr(data, "__iter__"):
         raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
     if max_samples is None:
-        return _streamed(data)
+        return _streamed(data, targets)
     return _indexed(data, max_samples, targets) or _searched(_batches(data, targets), max_samples)
 
 
@@ -121,7 +121,7 @@ def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
     return SampledData(batch.blocks, len(batch), True, np.unique(batch.labels), None, notes)
 
 
-def _streamed(data: Any) -> SampledData:
+def _streamed(data: Any, targets: bool) -> SampledData:
     if iter(data) is data:
         raise TypeError("data: expected something that can be read more than once when max_samples=None, got a one-shot iterator")
 
@@ -130,7 +130,9 @@ def _streamed(data: Any) -> SampledData:
             yield from batch.blocks(size)
 
     size, classes = 0, np.array([], np.int64)
-    for batch in _batches(data, targets=False):
+    for batch in _batches(data, targets):
+        if batch.labels.dtype.kind == "f":
+            raise ValueError("max_samples: expected a number with float targets in batches, which are not streamed, got None")
         size, classes = size + len(batch), np.unique(join_labels([classes, np.unique(batch.labels)]))
     return SampledData(read, size, False, classes)
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+CHANGED, TINY = 1e-3, 1e-30  # a parametrization that moves a weight by more, relatively, is reported
 SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
 
 CallArguments = tuple[tuple[Any, ...], dict[str, Any]]  # what a module is called with: positional and keyword
@@ -64,6 +66,12 @@ class Layer(ABC):
     def install(self, weight: Tensor) -> None:
         """Write the weight, (out, D), in place or through the parametrization."""
         self._write(self.weight_name, weight.reshape(self.weight.shape).to(self.weight.dtype))
+
+    def changes_of(self, wanted: Tensor) -> tuple[str, ...]:
+        """Return a note where a parametrization made something else of a weight (out, D) that was installed."""
+        moved = float((self.weight.reshape(wanted.shape).to(wanted.dtype) - wanted).norm() / wanted.norm().clamp(min=TINY))
+        tolerance = max(CHANGED, 4 * torch.finfo(self.weight.dtype).eps)
+        return (f"its parametrization changed the weights by {moved:.0%}",) if moved > tolerance else ()
 
     def install_bias(self, bias: Tensor) -> None:
         """Write the bias, (out,)."""
