@@ -231,3 +231,10 @@ def test_the_layer_can_be_named_and_the_report_prints():
     )
     assert report.to_dict()["warnings"] == list(report.warnings)
     assert report.seconds > 0
+
+
+def test_a_parametrization_that_changes_the_head_is_refused():
+    model = seeded_net()
+    nn.utils.parametrizations.spectral_norm(model[2])
+    with pytest.raises(ValueError, match="layer '2': its parametrization changed the weights by .* head='campaign'"):
+        fit_head_(model, blobs(6))
