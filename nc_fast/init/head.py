@@ -21,6 +21,7 @@ TRIALS = 5  # scales whose sharpness is measured, at most
 AIM, NEAR_ENOUGH = 0.95, 0.8  # of the limit: what is tried, and what is not improved on
 ADAPTIVE_LIMIT = 75.0  # sharper starts go further down at first, and are behind He's after two epochs of AdamW
 TOLERATED = 1.25  # times the least sharpness found, where that is above the limit
+LEAST_SCALE = 1e-9  # tried, whatever the layers below make of the sharpness
 STEEPEST, SHALLOWEST = 2.0, 0.5  # sharpness grows like a power of the scale between these; at first the steepest is expected
 HEAD_ROWS = 5000  # of the layer's samples: a few positions of every one, where there are many
 
@@ -91,7 +92,7 @@ def _next_scale(tried: list[tuple[float, float]], limit: float) -> float:
     growth = STEEPEST
     if a != b and at_a > 0:
         growth = min(max(math.log(at_b / at_a) / math.log(b / a), SHALLOWEST), STEEPEST)
-    return float(b * (AIM * limit / at_b) ** (1 / growth))
+    return max(float(b * (AIM * limit / at_b) ** (1 / growth)), LEAST_SCALE)
 
 
 def sharpness_limit(lr: float | None) -> float:

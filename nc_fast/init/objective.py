@@ -117,7 +117,7 @@ class Objective:
             held = [self._linearized(part) for part in self._parts] if len(self._parts) == 1 else None
             for _ in range(products):
                 norm = float(torch.stack(torch._foreach_norm(list(direction))).norm())
-                if not norm > 0:
+                if norm == 0:
                     return 0.0, list(direction)
                 unit = [part / norm for part in direction]
                 eigenvalue, direction = 0.0, [torch.zeros_like(part) for part in unit]
