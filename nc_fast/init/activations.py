@@ -106,15 +106,15 @@ def activation_after(output: Tensor, calls: Sequence[TorchCall], fresh_means: se
         value, calls = call.outputs[0], calls[number + 1 :]
 
 
-def ends_the_model(output: Tensor, calls: Sequence[TorchCall]) -> bool:
-    """Whether a layer's output goes through nothing but OUTPUT_STEPS until the model returns."""
+def output_of_model(output: Tensor, calls: Sequence[TorchCall], returned: Sequence[Tensor]) -> int | None:
+    """Return which of the tensors that the model returns a layer's output becomes, through nothing but OUTPUT_STEPS."""
     values = {id(output)}
     for call in calls:
         if call.inputs & values:
             if call.name not in OUTPUT_STEPS:
-                return False
+                return None
             values |= {id(result) for result in call.outputs}
-    return True
+    return next((number for number, tensor in enumerate(returned) if id(tensor) in values and tensor.ndim), None)
 
 
 def _activation_of(call: TorchCall) -> tuple[str, str | Callable[[Any], Any]] | None:

@@ -9,7 +9,7 @@ Gradient descent at rate lr is stable below 2 / lr.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +67,6 @@ def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
     return functional.cross_entropy(outputs, answers)
 
 
-def output_tensor(result: Any) -> Tensor:
-    """Return what a model's result is judged by: its ``logits`` if it has such, or its first tensor."""
-    named = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
-    return named if isinstance(named, Tensor) else next(tensors_in(result))
-
-
 class Objective:
     """The loss of a model on one batch, in parts of which each is held in memory with what autograd needs."""
 
@@ -85,7 +79,9 @@ class Objective:
         answers: Answers,
         loss: Loss | None,
         samples_at_once: int,
+        place: int = 0,
     ) -> None:
+        """``head``: the output layer; ``place``: which of the tensors that the model returns its output becomes."""
         self._model = model
         self._head = head
         self._device = device
@@ -93,6 +89,7 @@ class Objective:
         self._size = len(batch)
         self._answers = answers
         self._loss = loss
+        self._place = place
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def value(self) -> float:
@@ -129,7 +126,7 @@ class Objective:
         return eigenvalue, list(direction)
 
     def _loss_of(self, part: LabelledBatch) -> Tensor:
-        outputs = output_tensor(part.run(self._model, self._device))
+        outputs = list(tensors_in(part.run(self._model, self._device)))[self._place]
         answers = self._answers.of(part.labels, outputs)
         if self._loss is None:
             try:

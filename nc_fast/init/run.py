@@ -62,8 +62,9 @@ def initialize(
             answers = Answers(sampled.classes, outputs, sampled.targets)
             walk = Walk(model, device, sampled, traced.largest_tensor, answers, plans)
             with batch_statistics(model):
-                last = plans[-1] if plans and plans[-1].select == LEAST_SQUARES else None
-                objective = _objective(model, last.layer, device, sampled, traced, answers, options) if last else None
+                fitted = [plan.layer for plan in plans if plan.select == LEAST_SQUARES]
+                last = next((one for one in traced.layers if one.layer in fitted), None)
+                objective = _objective(model, last, device, sampled, traced, answers, options) if last else None
                 before = objective.value() if objective else 0.0
                 reports, head = walk.run(options)
                 report = _scaled(head, objective, before, sampled, options) if head and objective else None
@@ -75,7 +76,7 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
     n_outputs = len(last.layer.weight)
     if type(last.layer) is not LinearLayer:
         return f"a fitted head is a Linear layer, this is {last.layer.kind}"
-    if not last.is_output:
+    if last.output is None:
         return "its output is not the model's"
     if sampled.targets is not None:
         wanted = int(np.prod(sampled.targets.shape[1:]))
@@ -92,7 +93,7 @@ def unseen_samples(sampled: SampledData) -> int:
 
 def _objective(
     model: nn.Module,
-    head: Layer,
+    head: TracedLayer,
     device: torch.device,
     sampled: SampledData,
     traced: Trace,
@@ -100,7 +101,9 @@ def _objective(
     options: InitOptions,
 ) -> Objective:
     at_once = max(1, LINEARIZED_BYTES // (LINEARIZED_COPIES * max(1, traced.all_tensors)))
-    return Objective(model, head.module, device, sampled.first(unseen_samples(sampled)), answers, options.loss, at_once)
+    assert head.output is not None
+    batch = sampled.first(unseen_samples(sampled))
+    return Objective(model, head.layer.module, device, batch, answers, options.loss, at_once, head.output)
 
 
 def _scaled(head: FittedHead, objective: Objective, before: float, sampled: SampledData, options: InitOptions) -> HeadReport:

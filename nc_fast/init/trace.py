@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nc_fast.init.activations import FollowingActivation, activation_after, ends_the_model
+from nc_fast.init.activations import FollowingActivation, activation_after, output_of_model
 from nc_fast.init.forward_pass import CallRecorder, TorchCall, on_arrival, tensors_in
 from nc_fast.init.layers.attention import ProjectionLayer
 from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer
@@ -35,14 +35,14 @@ class TracedLayer:
     position : its place in the order; query, key and value share one.
     axis : where the samples are in its input.
     activation : what follows; identity where nothing was found.
-    is_output : whether nothing but reshaping, averaging or a softmax comes between it and the end.
+    output : which of the model's output tensors is its output, reshaped, averaged or after a softmax; None if none is.
     """
 
     layer: Layer
     position: int
     axis: BatchAxis
     activation: FollowingActivation
-    is_output: bool
+    output: int | None
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class _HostVisit:
 
 def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], LabelledBatch], device: torch.device) -> Trace:
     """Run the model on a few samples and return what was seen."""
-    small, _ = _run(model, layers, samples(TRACE_SAMPLES[0]), device)
-    large, calls = _run(model, layers, samples(TRACE_SAMPLES[1]), device)
+    small, _, _ = _run(model, layers, samples(TRACE_SAMPLES[0]), device)
+    large, calls, returned = _run(model, layers, samples(TRACE_SAMPLES[1]), device)
     fresh_means = {id(module.running_mean) for module in model.modules() if is_fresh_batchnorm(module)}
     order = {host: number for number, host in enumerate(large)}
     traced: list[TracedLayer] = []
@@ -93,11 +93,11 @@ def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], La
         # Only the projections of one attention share a module.
         position = before.position + (before.layer.module is not layer.module) if before else 0
         if visit.output is None or isinstance(layer, ProjectionLayer):  # query, key and value enter the attention linearly
-            activation, is_output = FollowingActivation("identity", "identity"), False
+            activation, output = FollowingActivation("identity", "identity"), None
         else:
             later = calls[visit.calls_before :]
-            activation, is_output = activation_after(visit.output, later, fresh_means), ends_the_model(visit.output, later)
-        traced.append(TracedLayer(layer, position, axis, activation, is_output))
+            activation, output = activation_after(visit.output, later, fresh_means), output_of_model(visit.output, later, returned)
+        traced.append(TracedLayer(layer, position, axis, activation, output))
     kept += [KeptLayer(layer.name, layer.kind, "the data never reaches it") for layer in layers if layer.host not in order]
     sizes = [t.numel() * t.element_size() for call in calls for t in call.outputs]
     return Trace(tuple(traced), tuple(kept), max(sizes, default=0) // TRACE_SAMPLES[1], sum(sizes) // TRACE_SAMPLES[1])
@@ -105,7 +105,7 @@ def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], La
 
 def _run(
     model: nn.Module, layers: Sequence[Layer], batch: LabelledBatch, device: torch.device
-) -> tuple[dict[nn.Module, _HostVisit], list[TorchCall]]:
+) -> tuple[dict[nn.Module, _HostVisit], list[TorchCall], list[Tensor]]:
     visits: dict[nn.Module, _HostVisit] = {}
     recorder = CallRecorder()
     by_host: dict[nn.Module, list[Layer]] = {}
@@ -131,10 +131,10 @@ def _run(
             stack.callback(host.register_forward_hook(left).remove)
         stack.enter_context(recorder)
         try:
-            batch.run(model, device)
+            returned = list(tensors_in(batch.run(model, device)))
         except Exception as error:
             raise RuntimeError(f"data: expected batches that the model can be called with, got {type(error).__name__}: {error}") from error
-    return visits, recorder.calls
+    return visits, recorder.calls, returned
 
 
 def _sample_axis(small: Tensor, large: Tensor) -> BatchAxis | str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,3 +36,50 @@ def test_features_of_any_scale(scale: float) -> None:
 def test_a_loss_that_is_not_finite_is_refused() -> None:
     with pytest.raises(ValueError, match="loss: expected one with finite second derivatives"):
         fitted(network(), data(), loss=lambda outputs, y: nn.functional.cross_entropy(outputs, y) * float("nan"))
+
+
+class Returns(nn.Module):
+    """A network that returns more than its output layer's output."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.form = nn.Linear(8, 16), nn.Linear(16, 3), form
+
+    def forward(self, x: Tensor) -> object:
+        hidden = self.body(x).relu()
+        output = self.head(hidden)
+        forms = {
+            "output only": output,
+            "features first": (hidden, output),
+            "input first": {"x": x, "logits": output},
+            "dataclass": Output(output),
+            "mean loss first": (output.sum(), output),
+        }
+        return forms[self.form]
+
+
+@dataclass
+class Output:
+    logits: Tensor
+
+
+@pytest.mark.parametrize("form", ["features first", "input first", "dataclass", "mean loss first"])
+def test_the_loss_is_of_what_the_head_returns(form: str) -> None:
+    report, plain = fitted(Returns(form), data()), fitted(Returns("output only"), data())
+    assert (report.name, report.scale, report.loss_after) == ("head", plain.scale, plain.loss_after)
+
+
+def test_of_two_heads_the_loss_is_of_the_one_that_is_fitted() -> None:
+    class TwoHeads(Returns):
+        def __init__(self) -> None:
+            super().__init__("")
+            self.other = nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> object:
+            hidden = self.body(x).relu()
+            return self.other(hidden), self.head(hidden)
+
+    for name in ("head", "other"):
+        report = fitted(TwoHeads(), data(), layer=name)
+        assert report.loss_after < 0.9 * report.loss_before, name
