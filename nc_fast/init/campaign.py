@@ -85,8 +85,8 @@ def campaign_(
         Rate the network will be trained at by gradient descent, with or without momentum: the head is as large as the loss
         asks for, up to a sharpness of ``2 / lr``. None: an adaptive optimizer, which bears more, up to 75.
     loss : callable (outputs, y) -> mean loss, optional
-        Default: cross-entropy, binary for one output; squared error for float targets. ``outputs`` is the model's output
-        tensor, the first where it returns several; y holds numbers of outputs (int64), or targets.
+        Default: cross-entropy, binary for one output; squared error for float targets. ``outputs`` is the tensor, of those the
+        model returns, that the output layer ends in; y holds numbers of outputs (int64), or targets.
     pool : int, optional
         Candidates per neuron, default 10; for wide layers a pursuit has fewer, down to 2, where a layer's would be above 640.
         With 1, a pursuit has no choice: centred biases and the fitted head are what remains.

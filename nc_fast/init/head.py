@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class FittedHead:
     ----------
     layer : the output layer.
     weight, bias : (outputs, k) and (outputs,), of squared error.
-    wanted : the scale of the least leave-one-out cross-entropy.
+    wanted : the scale of the least leave-one-out cross-entropy, or of the least loss that the user gave.
     ridge : the strength, see :func:`nc_fast.ridge_head`.
     explained : share of the targets' variance that leave-one-out predictions explain.
     """
@@ -72,14 +72,28 @@ def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers
         middle = 1 / max(2, n_outputs)  # of one-hot targets; raw outputs are about 0
         predictions, bias = predictions - middle, bias - middle
         given = answers.of(labels, predictions)
-        losses = [float(default_loss(scale * predictions, given)) for scale in SCALES.tolist()]
-        wanted = float(SCALES[int(np.argmin(losses))])
+        if len(np.unique(labels)) > 1:  # one class alone asks for any scale
+            wanted = _best_scale(lambda scale: float(default_loss(scale * predictions, given)))
     unexplained = head.loo_error / max(float(T.var(axis=0).sum()), np.finfo(float).tiny)
     fitted = FittedHead(layer, head.weights.T, bias, wanted, head.ridge, 1 - unexplained)
     fitted.install(1.0)
     if changes := layer.changes_of(fitted.weight):
         raise ValueError(f"{changes[0]}, so that it cannot be fitted; remove the parametrization, or use campaign_ with head='campaign'")
     return fitted
+
+
+def scale_of_loss(head: FittedHead, objective: Objective) -> FittedHead:
+    """Return the head with the scale that a user's loss asks for: one of the model's outputs, which may be other than the head's."""
+
+    def loss(scale: float) -> float:
+        head.install(scale)
+        return objective.value()
+
+    return replace(head, wanted=_best_scale(loss))
+
+
+def _best_scale(loss: Callable[[float], float]) -> float:
+    return float(SCALES[int(np.argmin([loss(scale) for scale in SCALES.tolist()]))])
 
 
 def _next_scale(tried: list[tuple[float, float]], limit: float) -> float:

@@ -62,7 +62,7 @@ def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
         return functional.mse_loss(outputs.reshape(answers.shape), answers)
     if outputs.numel() == answers.numel():
         return functional.binary_cross_entropy_with_logits(outputs.reshape(answers.shape), answers.to(outputs.dtype))
-    if outputs.shape[:-1] == answers.shape:
+    if outputs.shape[:-1] == answers.shape or (outputs.ndim == 2 and len(outputs) == answers.numel()):
         return functional.cross_entropy(outputs.flatten(0, -2), answers.flatten())
     return functional.cross_entropy(outputs, answers)
 
@@ -88,7 +88,7 @@ class Objective:
         self._parts = list(batch.blocks(samples_at_once))
         self._size = len(batch)
         self._answers = answers
-        self._loss = loss
+        self._loss = loss or default_loss
         self._place = place
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
@@ -128,19 +128,17 @@ class Objective:
     def _loss_of(self, part: LabelledBatch) -> Tensor:
         outputs = list(tensors_in(part.run(self._model, self._device)))[self._place]
         answers = self._answers.of(part.labels, outputs)
-        if self._loss is None:
-            try:
-                return default_loss(outputs, answers)
-            except (RuntimeError, ValueError) as error:
-                got = f"got outputs {tuple(outputs.shape)} for labels {tuple(answers.shape)}"
-                raise ValueError(f"loss: expected a callable for outputs that cross-entropy does not fit, {got}: {error}") from error
-        loss = self._loss(outputs, answers)
-        if not isinstance(loss, Tensor) or loss.numel() != 1:
-            got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"loss: expected a callable that returns one number, the mean over samples, got {got}")
-        if torch.is_grad_enabled() and not loss.requires_grad:
-            raise ValueError("loss: expected a callable whose value has a gradient, got one without")
-        return loss
+        try:
+            value = self._loss(outputs, answers)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            given = f"outputs {tuple(outputs.shape)} and y {tuple(answers.shape)} {answers.dtype}"
+            raise ValueError(f"loss: expected a function of {given}, got {type(error).__name__}: {error}") from error
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"loss: expected a tensor of one number, the mean, got {got}")
+        if torch.is_grad_enabled() and not value.requires_grad:
+            raise ValueError("loss: expected a tensor that has a gradient, got one without")
+        return value
 
     def _linearized(self, part: LabelledBatch) -> tuple[int, Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]]]:
         """Return the part's size and v -> (v' G v, G v), G the Gauss-Newton matrix of its mean loss."""

@@ -94,7 +94,7 @@ class HeadReport:
     scale : float
         What the least-squares solution was multiplied by.
     wanted : float
-        The scale of the least leave-one-out cross-entropy; 1 for float targets.
+        The scale of the least leave-one-out cross-entropy, or of the least ``loss`` where one was given; 1 for float targets.
     ridge : float
         Its strength, see :func:`nc_fast.ridge_head`.
     sharpness : float
@@ -126,6 +126,8 @@ class HeadReport:
     def warnings(self) -> tuple[str, ...]:
         """Everything to look at."""
         lines = [f"{self.name}: {note}" for note in self.notes]
+        if self.loss_after > self.loss_before:
+            lines.append(f"{self.name}: the loss rose from {self.loss_before:.3g} to {self.loss_after:.3g} on samples it was not fitted on")
         if self.sharpness > self.limit:
             lines.append(f"{self.name}: the layers below it alone are about as sharp as the limit, 2 / lr, or sharper: lower lr")
         return tuple(lines)

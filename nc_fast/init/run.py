@@ -13,7 +13,7 @@ from torch import nn
 
 from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
 from nc_fast.init.fill import LayerPlan
-from nc_fast.init.head import FittedHead, settle_scale, sharpness_limit
+from nc_fast.init.head import FittedHead, scale_of_loss, settle_scale, sharpness_limit
 from nc_fast.init.layers.base import Layer
 from nc_fast.init.layers.linear import LinearLayer
 from nc_fast.init.objective import Answers, Objective
@@ -76,6 +76,8 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
     n_outputs = len(last.layer.weight)
     if type(last.layer) is not LinearLayer:
         return f"a fitted head is a Linear layer, this is {last.layer.kind}"
+    if sampled.size < 2:
+        return "there is one sample only"
     if last.output is None:
         return "its output is not the model's"
     if sampled.targets is not None:
@@ -88,7 +90,7 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
 
 def unseen_samples(sampled: SampledData) -> int:
     """Return how many samples a head is not fitted on, but judged by."""
-    return min(OBJECTIVE_SAMPLES, max(1, sampled.size // LEAST_FITTED))
+    return min(OBJECTIVE_SAMPLES, max(2, sampled.size // LEAST_FITTED), sampled.size - 1)
 
 
 def _objective(
@@ -108,6 +110,8 @@ def _objective(
 
 def _scaled(head: FittedHead, objective: Objective, before: float, sampled: SampledData, options: InitOptions) -> HeadReport:
     started = perf_counter()
+    if options.loss and sampled.targets is None:
+        head = scale_of_loss(head, objective)
     scale, sharpness = settle_scale(head, objective, options.lr)
     return HeadReport(
         name=head.layer.name,

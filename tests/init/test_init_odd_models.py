@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -83,3 +83,51 @@ def test_of_two_heads_the_loss_is_of_the_one_that_is_fitted() -> None:
     for name in ("head", "other"):
         report = fitted(TwoHeads(), data(), layer=name)
         assert report.loss_after < 0.9 * report.loss_before, name
+
+
+def test_a_loss_of_log_probabilities_is_what_cross_entropy_is() -> None:
+    """It is linear in the outputs, so that their curvature alone says nothing."""
+    ours = fitted(network(nn.LogSoftmax(1)), data(), loss=nn.NLLLoss())
+    plain = fitted(network(), data(), loss=nn.CrossEntropyLoss())
+    assert ours.wanted == plain.wanted
+    assert ours.sharpness == pytest.approx(plain.sharpness, rel=0.15)
+    assert ours.loss_after == pytest.approx(plain.loss_after, rel=0.15)
+
+
+def test_a_loss_is_given_what_the_model_returns() -> None:
+    X, y = data(classes=2)
+    probability = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1), nn.Sigmoid(), nn.Flatten(0))
+    report = fitted(probability, (X, y), loss=lambda outputs, y: nn.functional.binary_cross_entropy(outputs, y.float()))
+    assert report.loss_after < 0.9 * report.loss_before
+
+
+@pytest.mark.parametrize(
+    ("loss", "got"),
+    [
+        (nn.CrossEntropyLoss(reduction="none"), r"one number, the mean, got shape \(15,\)"),
+        (lambda outputs, y: 1.0, "one number, the mean, got float"),
+        (nn.BCEWithLogitsLoss(), r"function of outputs \(15, 3\) and y \(15,\) torch.int64, got ValueError: Target size"),
+    ],
+)
+def test_a_loss_of_another_kind_is_refused(loss: object, got: str) -> None:
+    with pytest.raises(ValueError, match=f"loss: expected a .*{got}"):
+        fitted(network(), data(), loss=loss)
+
+
+@pytest.mark.parametrize("n", [4, 7, 15])
+def test_few_samples_before_a_batchnorm_that_has_seen_none(n: int) -> None:
+    X, y = data()
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+    assert fitted(model, (X[:n], y[:n])).samples == n
+
+
+def test_a_loss_that_rose_is_reported() -> None:
+    report = replace(fitted(network(), data()), loss_before=1.0, loss_after=1.25)
+    assert "2: the loss rose from 1 to 1.25 on samples it was not fitted on" in report.warnings
+
+
+def test_labels_of_positions_with_outputs_of_rows() -> None:
+    tokens = torch.randint(20, (40, 6), generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 4), nn.Flatten(0, 1))
+    report = fitted(model, (tokens, tokens % 4))
+    assert report.loss_after < report.loss_before
