@@ -111,6 +111,8 @@ def output_of_model(output: Tensor, calls: Sequence[TorchCall], returned: Sequen
     values = {id(output)}
     for call in calls:
         if call.inputs & values:
+            if not any(result.is_floating_point() for result in call.outputs):
+                continue  # a prediction, as by argmax
             if call.name not in OUTPUT_STEPS:
                 return None
             values |= {id(result) for result in call.outputs}

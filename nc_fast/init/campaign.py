@@ -110,7 +110,7 @@ def campaign_(
         in advance (tensors, TensorDataset, Subset, datasets with ``targets``), only the samples chosen are loaded. Other
         iterables are read until every class seen has its share, for at most 4 · max_samples samples: shuffle sorted data.
         None: all samples, streamed; the data must allow to be read several times. Of a layer's samples a pursuit looks at 500
-        to 2000, the head is fitted to 5000 at most, and judged by 128 that it was not fitted to.
+        to 2000, the head is fitted to 5000 at most, and judged by 128 that it was not fitted to: the first, with None.
     layers : list of str, optional
         Names of layers, or of modules they are in; default all.
     by_class : bool, optional
@@ -143,7 +143,7 @@ def campaign_(
     TypeError, ValueError
         For wrong arguments, before any work; a non-finite activation names its layer.
     RuntimeError
-        When the model cannot be called with the data, or its outputs have no second derivatives.
+        When the model cannot be called with the data.
 
     Notes
     -----
@@ -175,6 +175,8 @@ def campaign_(
         for name, value in of_campaigns.items():
             if value is not None:
                 raise ValueError(f"{name}: expected None without select='campaign' or head='campaign', got {value!r}")
+    if head == CAMPAIGN and loss is not None:
+        raise ValueError(f"loss: expected None without head='least_squares', got {loss!r}")
     if criterion is not None and not callable(criterion):
         criterion = arguments.CRITERIA[checks.choice("criterion", criterion, arguments.CRITERIA)]
     options = InitOptions(

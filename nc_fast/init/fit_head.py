@@ -65,12 +65,13 @@ def fit_head_(
     TypeError, ValueError
         For wrong arguments, and where the layer cannot be fitted, before anything changes.
     RuntimeError
-        When the model cannot be called with the data, or its outputs have no second derivatives.
+        When the model cannot be called with the data.
 
     Notes
     -----
     Sharpness is the top eigenvalue of the Gauss-Newton matrix on up to 128 samples that the head is not fitted to, by power
-    iteration. Activations are penalised as they come (``standardize=False`` in :func:`nc_fast.ridge_head`). Modes, buffers and
+    iteration. Where an operation of the model has no second derivatives the scale is 1, and a note says so.
+    Activations are penalised as they come (``standardize=False`` in :func:`nc_fast.ridge_head`). Modes, buffers and
     all other weights stay as they were.
 
     Source: Kumar et al., "Fine-tuning can distort pretrained features and underperform out-of-distribution", ICLR 2022, for the
@@ -134,4 +135,4 @@ def fit_head_(
     written = {one.module for one in fit if layer in (None, one.name)}
     done = initialize(net, data, fit, written, generator, options, plans_of)
     assert done.head is not None
-    return replace(done.head, seconds=perf_counter() - started, notes=(*done.layers[0].notes, *done.sampled.notes))
+    return replace(done.head, seconds=perf_counter() - started, notes=(*done.layers[0].notes, *done.head.notes, *done.sampled.notes))

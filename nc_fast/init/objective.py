@@ -85,7 +85,8 @@ class Objective:
         self._model = model
         self._head = head
         self._device = device
-        self._parts = list(batch.blocks(samples_at_once))
+        # Parts as equal as can be: a BatchNorm that has seen no batch cannot normalize a last one of one sample.
+        self._parts = [batch.take(rows) for rows in np.array_split(np.arange(len(batch)), -(-len(batch) // samples_at_once))]
         self._size = len(batch)
         self._answers = answers
         self._loss = loss or default_loss
@@ -98,14 +99,14 @@ class Objective:
             return sum(float(self._loss_of(part)) * len(part) for part in self._parts) / self._size
 
     def gradient(self) -> list[Tensor]:
-        """Return the loss's gradient, of which most lies in the sharpest directions: where power iteration may start."""
+        """Return where power iteration starts: the loss's gradient, of which most lies in the sharpest directions, or any if it is 0."""
         total = [torch.zeros_like(parameter) for parameter in self._parameters]
         for part in self._parts:
             with torch.enable_grad():
                 own = torch.autograd.grad(self._loss_of(part), self._parameters, materialize_grads=True)
             for whole, more in zip(total, own, strict=True):
                 whole.add_(more, alpha=len(part) / self._size)
-        return total
+        return total if any(part.any() for part in total) else [torch.randn_like(part) for part in total]
 
     def sharpness(self, direction: Sequence[Tensor], products: int) -> tuple[float, list[Tensor]]:
         """Return the largest eigenvalue by so many steps of power iteration, and the direction they end with."""
@@ -114,7 +115,7 @@ class Objective:
             held = [self._linearized(part) for part in self._parts] if len(self._parts) == 1 else None
             for _ in range(products):
                 norm = float(torch.stack(torch._foreach_norm(list(direction))).norm())
-                if norm == 0:
+                if norm == 0:  # nothing is curved along it
                     return 0.0, list(direction)
                 unit = [part / norm for part in direction]
                 eigenvalue, direction = 0.0, [torch.zeros_like(part) for part in unit]
@@ -128,6 +129,8 @@ class Objective:
     def _loss_of(self, part: LabelledBatch) -> Tensor:
         outputs = list(tensors_in(part.run(self._model, self._device)))[self._place]
         answers = self._answers.of(part.labels, outputs)
+        if torch.is_grad_enabled() and not outputs.requires_grad:
+            raise RuntimeError("the model's outputs have no gradient")
         try:
             value = self._loss(outputs, answers)
         except (RuntimeError, ValueError, TypeError, IndexError) as error:

@@ -98,7 +98,8 @@ class HeadReport:
     ridge : float
         Its strength, see :func:`nc_fast.ridge_head`.
     sharpness : float
-        Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, on up to 128 samples it was not fitted on.
+        Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, estimated from below, on up to 128 samples
+        it was not fitted on; nan where it could not be measured.
     limit : float
         2 / lr, above which gradient descent at that rate is not stable; 75 for adaptive optimizers.
     loss_before, loss_after : float
@@ -129,7 +130,9 @@ class HeadReport:
         if self.loss_after > self.loss_before:
             lines.append(f"{self.name}: the loss rose from {self.loss_before:.3g} to {self.loss_after:.3g} on samples it was not fitted on")
         if self.sharpness > self.limit:
-            lines.append(f"{self.name}: the layers below it alone are about as sharp as the limit, 2 / lr, or sharper: lower lr")
+            lines.append(
+                f"{self.name}: the layers below it alone are about as sharp as the limit, 2 / lr, or sharper: scale the data, or lower lr"
+            )
         return tuple(lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -27,6 +28,8 @@ from nc_fast.init.walk import Walk
 OBJECTIVE_SAMPLES = 128  # of which loss and sharpness are taken; fewer where LINEARIZED_BYTES do not hold one sample's tensors as often
 LEAST_FITTED = 8  # the head is fitted on all but so few of the samples: an eighth of them, where they are few
 LINEARIZED_BYTES = 1 << 30
+IGNORED = -100  # ignore_index of torch's losses
+LEAST_AT_ONCE = 3  # no part then is of one sample, which a BatchNorm that has seen no batch cannot normalize
 LINEARIZED_COPIES = 4  # of every tensor of a forward pass, taken to be alive while second derivatives are
 
 
@@ -83,8 +86,10 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
     if sampled.targets is not None:
         wanted = int(np.prod(sampled.targets.shape[1:]))
         return None if n_outputs == wanted else f"it has {n_outputs} outputs for {wanted} targets"
+    if sampled.classes.dtype.kind in "iu" and IGNORED in sampled.classes:
+        return f"labels of {IGNORED}, which torch's losses leave out, stand for no output"
     if output_of_class(sampled.classes, max(2, n_outputs)) is None:
-        return f"it has {n_outputs} outputs for labels of {len(sampled.classes)} classes"
+        return f"it has {n_outputs} outputs for labels of {len(sampled.classes)} classes; targets to regress on are floats"
     return None if len(sampled.classes) > 1 else "there is one class only"
 
 
@@ -102,7 +107,7 @@ def _objective(
     answers: Answers,
     options: InitOptions,
 ) -> Objective:
-    at_once = max(1, LINEARIZED_BYTES // (LINEARIZED_COPIES * max(1, traced.all_tensors)))
+    at_once = max(LEAST_AT_ONCE, LINEARIZED_BYTES // (LINEARIZED_COPIES * max(1, traced.all_tensors)))
     assert head.output is not None
     batch = sampled.first(unseen_samples(sampled))
     return Objective(model, head.layer.module, device, batch, answers, options.loss, at_once, head.output)
@@ -112,7 +117,13 @@ def _scaled(head: FittedHead, objective: Objective, before: float, sampled: Samp
     started = perf_counter()
     if options.loss and sampled.targets is None:
         head = scale_of_loss(head, objective)
-    scale, sharpness = settle_scale(head, objective, options.lr)
+    scale, sharpness = 1.0, math.nan
+    notes: tuple[str, ...] = ()
+    try:
+        scale, sharpness = settle_scale(head, objective, options.lr)
+    except RuntimeError as error:  # an operation without second derivatives
+        head.install(scale)
+        notes = (f"its sharpness could not be measured, so that it is of scale 1: {str(error).splitlines()[0]}",)
     return HeadReport(
         name=head.layer.name,
         samples=sampled.size,
@@ -125,4 +136,5 @@ def _scaled(head: FittedHead, objective: Objective, before: float, sampled: Samp
         loss_before=before,
         loss_after=objective.value(),
         seconds=perf_counter() - started,
+        notes=notes,
     )

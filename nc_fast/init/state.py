@@ -40,6 +40,8 @@ def as_found(model: nn.Module, filled: Iterable[nn.Module]) -> Iterator[None]:
     failed = True
     fast_attention = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer never calls the layers inside it
+    cached_casts = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)  # within autocast, casts of weights are kept that change meanwhile
     try:
         with torch.no_grad():
             for module, _ in modes:
@@ -48,6 +50,8 @@ def as_found(model: nn.Module, filled: Iterable[nn.Module]) -> Iterator[None]:
         failed = False
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_attention)
+        torch.set_autocast_cache_enabled(cached_casts)
+        torch.clear_autocast_cache()
         with torch.no_grad():
             for parameter, value in weights.items() if failed else ():
                 parameter.copy_(value)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import nc_fast.init
+from nc_fast.init.objective import Answers, Objective
+from nc_fast.init.sampling import LabelledBatch
 
 
 def data(n: int = 120, classes: int = 3) -> tuple[Tensor, Tensor]:
@@ -131,3 +134,51 @@ def test_labels_of_positions_with_outputs_of_rows() -> None:
     model = nn.Sequential(nn.Embedding(20, 16), nn.Linear(16, 4), nn.Flatten(0, 1))
     report = fitted(model, (tokens, tokens % 4))
     assert report.loss_after < report.loss_before
+
+
+def test_within_autocast_the_loss_is_of_the_new_weights() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model = network()
+        X, y = data()
+        model(X)  # casts of its weights are kept from now on
+        report = fitted(model, (X, y))
+        after = nn.functional.cross_entropy(model(X).float(), y)
+    assert report.loss_after < 0.9 * report.loss_before
+    assert after < 0.9 * report.loss_before
+
+
+def test_a_model_without_second_derivatives_has_a_head_of_scale_1() -> None:
+    X, y = data()
+    cut = network()
+    cut.forward = torch.no_grad()(cut.forward)  # type: ignore[method-assign]
+    bag = nn.Sequential(nn.EmbeddingBag(20, 8), nn.ReLU(), nn.Linear(8, 3))
+    tokens = torch.randint(20, (120, 5), generator=torch.Generator().manual_seed(0))
+    for model, given, reason in ((cut, X, "the model's outputs have no gradient"), (bag, tokens, "not implemented")):
+        report = fitted(model, (given, y))
+        assert report.scale == 1
+        assert np.isnan(report.sharpness)
+        assert "its sharpness could not be measured" in report.notes[0]
+        assert reason in report.notes[0]
+
+
+def test_predictions_beside_the_outputs() -> None:
+    class Predicts(Returns):
+        def forward(self, x: Tensor) -> object:
+            output = self.head(self.body(x).relu())
+            return output, output.argmax(1)
+
+    assert fitted(Predicts(""), data()).loss_after == fitted(Returns("output only"), data()).loss_after
+
+
+@pytest.mark.parametrize(("n", "at_once", "sizes"), [(10, 3, [3, 3, 2, 2]), (9, 4, [3, 3, 3]), (5, 4, [3, 2]), (128, 127, [64, 64])])
+def test_parts_of_the_loss_are_about_equal(n: int, at_once: int, sizes: list[int]) -> None:
+    batch = LabelledBatch(torch.zeros(n, 8), torch.zeros(n, dtype=torch.int64).numpy())
+    objective = Objective(network(), nn.Identity(), torch.device("cpu"), batch, Answers(np.arange(3), np.arange(3), None), None, at_once)
+    assert [len(part) for part in objective._parts] == sizes
+
+
+def test_a_head_that_is_frozen_is_named() -> None:
+    model = network()
+    model[2].requires_grad_(requires_grad=False)
+    with pytest.raises(ValueError, match=r"layer: '0' cannot be fitted: .*; 2: frozen"):
+        fitted(model, data())
