@@ -83,7 +83,7 @@ def campaign_(
         no Linear, or its outputs do not fit the labels, it is found like the others, and a note says why.
     lr : float > 0 or None
         Rate the network will be trained at by gradient descent, with or without momentum: the head is as large as the loss
-        asks for, up to a sharpness of ``2 / lr``. None: an adaptive optimizer, which bears more, up to 75.
+        asks for, up to a sharpness of ``2 / lr``, or 40. None: an adaptive optimizer, which bears more, up to 75.
     loss : callable (outputs, y) -> mean loss, optional
         Default: cross-entropy, binary for one output; squared error for float targets. ``outputs`` is the tensor, of those the
         model returns, that the output layer ends in; y holds numbers of outputs (int64), or targets.

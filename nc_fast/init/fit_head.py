@@ -36,7 +36,7 @@ def fit_head_(
 
     Ridge regression of the labels or float targets on the layer's inputs, times the largest scale, up to the one of the least
     leave-one-out cross-entropy, at which the sharpness of the loss, its largest curvature over all parameters that are trained, is at
-    most ``2 / lr``: beyond, gradient descent at that rate is unstable. For a network of any initialization, and for a
+    most ``2 / lr`` (and 40): beyond, gradient descent at that rate is unstable. For a network of any initialization, and for a
     pretrained one before fine-tuning, which a random head would distort (Kumar et al., 2022).
 
     Parameters

@@ -20,6 +20,7 @@ FIRST_PRODUCTS, MORE_PRODUCTS = 3, 2  # of power iteration at the first scale; a
 TRIALS = 5  # scales whose sharpness is measured, at most
 AIM, NEAR_ENOUGH = 0.95, 0.8  # of the limit: what is tried, and what is not improved on
 ADAPTIVE_LIMIT = 75.0  # sharper starts go further down at first, and are behind He's after two epochs of AdamW
+SHARPEST = 40.0  # a rate below 0.05 gets no sharper start: one that was ten times too small a guess would then diverge
 TOLERATED = 1.25  # times the least sharpness found, where that is above the limit
 LEAST_SCALE = 1e-9  # tried, whatever the layers below make of the sharpness
 STEEPEST, SHALLOWEST = 2.0, 0.5  # sharpness grows like a power of the scale between these; at first the steepest is expected
@@ -111,7 +112,7 @@ def _next_scale(tried: list[tuple[float, float]], limit: float) -> float:
 
 def sharpness_limit(lr: float | None) -> float:
     """Return what a start's sharpness is to stay below."""
-    return ADAPTIVE_LIMIT if lr is None else 2 / lr
+    return ADAPTIVE_LIMIT if lr is None else min(2 / lr, SHARPEST)
 
 
 def settle_scale(head: FittedHead, objective: Objective, lr: float | None) -> tuple[float, float]:

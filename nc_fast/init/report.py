@@ -101,7 +101,7 @@ class HeadReport:
         Largest eigenvalue of the loss's Gauss-Newton matrix as the network is now, estimated from below, on up to 128 samples
         it was not fitted on; nan where it could not be measured.
     limit : float
-        2 / lr, above which gradient descent at that rate is not stable; 75 for adaptive optimizers.
+        2 / lr, above which gradient descent at that rate is not stable, and at most 40; 75 for adaptive optimizers.
     loss_before, loss_after : float
         On the same samples.
     seconds : float

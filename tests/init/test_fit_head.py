@@ -201,7 +201,7 @@ def test_sharpness_stays_below_2_by_lr_and_a_larger_rate_has_no_larger_scale(see
     for lr in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):
         model = seeded_net(seed)
         report = fit_head_(model, (X, y), lr=lr, max_samples=None)
-        assert report.limit == pytest.approx(2 / lr)
+        assert report.limit == pytest.approx(min(2 / lr, 40))
         assert report.sharpness <= report.limit or report.warnings
         objective = Objective(
             model,
