@@ -140,7 +140,7 @@ def test_unknown_commands_are_refused(name):
 @pytest.mark.parametrize(
     ("init", "message"),
     [
-        ("campaign:alpha=7", r"alpha: expected a number in \[0, 1\], got 7"),
+        ("campaign:select=campaign,alpha=7", r"alpha: expected a number in \[0, 1\], got 7"),
         ("campaign:pool=0", "pool: expected at least 1, got 0"),
         ("normal:std=-1", "--init normal:std=-1: normal expects std >= 0.0"),
         ("normal:std=wide", "must be float, not str"),
