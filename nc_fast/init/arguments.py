@@ -31,21 +31,21 @@ AlphaByDepth = str | float | Sequence[float] | Callable[[float], float]
 class InitOptions:
     """campaign_'s arguments, checked."""
 
-    select: str
-    head: str
     lr: float | None
     loss: Loss | None
-    pool: int | None
-    base: InitFunction | str | None  # DATA_PAIRS, a function, or None: what measures best for each layer
-    rectifying: bool  # the base has the gain sqrt(2) for rectifiers: a kaiming function by name, or pairs
-    alpha: AlphaByDepth
-    bias: str | float
-    gain: float
     max_samples: int | None
-    by_class: bool
-    criterion: Criterion | None  # None is "ib"
-    screened: bool
-    progress: Progress
+    select: str = PURSUIT
+    head: str = LEAST_SQUARES
+    pool: int | None = None
+    base: InitFunction | str | None = None  # DATA_PAIRS, a function, or None: what measures best for each layer
+    rectifying: bool = True  # the base has the gain sqrt(2) for rectifiers: a kaiming function by name, or pairs
+    alpha: AlphaByDepth = "linear"
+    bias: str | float = "center"
+    gain: float = 1.0
+    by_class: bool = True
+    criterion: Criterion | None = None  # None is "ib"
+    screened: bool = False
+    progress: Progress = False
 
     @property
     def targets(self) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from nc_fast.init import arguments
-from nc_fast.init.arguments import LEAST_SQUARES, PURSUIT, InitOptions
+from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.layers.find import find_layers
 from nc_fast.init.objective import Loss
@@ -91,23 +91,8 @@ def fit_head_(
     """
     started = perf_counter()
     net = arguments.model(model)
-    options = InitOptions(
-        select=PURSUIT,
-        head=LEAST_SQUARES,
-        lr=arguments.learning_rate(lr),
-        loss=arguments.loss(loss),
-        pool=1,
-        base=None,
-        rectifying=False,
-        alpha=0.0,
-        bias="center",
-        gain=1.0,
-        max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
-        by_class=False,
-        criterion=None,
-        screened=False,
-        progress=False,
-    )
+    most = None if max_samples is None else checks.whole("max_samples", max_samples, 2)
+    options = InitOptions(arguments.learning_rate(lr), arguments.loss(loss), most)
     generator = arguments.generator(generator)
     fit, unfit = find_layers(net)
     if not fit:
