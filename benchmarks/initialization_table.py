@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def cells(rows: Sequence[dict[str, str]], metric: str) -> Iterator[tuple[str, st
         else:
             difference, error = float(row["difference"]), float(row["difference_error"])
             text = f"{difference:+.{of_difference}f} ± {error:.{of_difference}f}"
-            yield row["network"], row["init"], (f"**{text}**" if abs(difference) > 2 * error else text) + rate
+            shown = f"**{text}**" if abs(difference) > 2 * error else text
+            yield row["network"], row["init"], (shown if math.isfinite(difference) else "some diverged") + rate
 
 
 def table(files: Sequence[Path], metric: str) -> str:
