@@ -95,7 +95,7 @@ def ended(group):
 
 def long_comparison(*command):
     """Start a comparison by two workers in a process group of its own."""
-    arguments = ["compare", "--seeds", "50", "--epochs", "30", "--networks", "mlp5", "--jobs", "2", "--out", "out"]
+    arguments = ["compare", "--seeds", "50", "--epochs", "30", "--networks", "mlp5", "--jobs", "2", "--init", "he", "--out", "out"]
     pipe = subprocess.PIPE
     return subprocess.Popen([*command, *arguments], stdout=pipe, stderr=pipe, text=True, env=environment(), start_new_session=True)
 
