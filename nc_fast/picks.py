@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from nc_fast.inputs.arrays import Array
 
 
@@ -30,3 +32,8 @@ class PursuitPicks:
     explained: Array
     kept: int
     filled: int
+
+
+def filled(picks: np.ndarray, k: int) -> np.ndarray:
+    """Return the picks, and after them the first others of the pool, up to k."""
+    return np.concatenate([picks, np.setdiff1d(np.arange(k), picks)[: k - len(picks)]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import Tensor
 
 from nc_fast.init.candidates import inverse
@@ -10,6 +9,7 @@ from nc_fast.init.objective import Answers
 from nc_fast.init.pick import GroupPicks, PickRules, SampleBlocks, compute_device
 from nc_fast.init.rows import draw_rows
 from nc_fast.inputs.arrays import as_numpy
+from nc_fast.picks import filled
 from nc_fast.stages.moments import CandidatePool
 
 PURSUED = 1 << 26  # samples times candidates times picks, that a pursuit is given time for
@@ -30,6 +30,4 @@ def pursue_neurons(weight: Tensor, bias: Tensor, samples: SampleBlocks, k: int, 
     T = answers.design(labels)
     pool = CandidatePool.checked("W", W, b, rules.activation.function, "auto", "auto")
     picks = pool.pursue(X, T - T.mean(axis=0), count, block=BLOCK)
-    pursued = as_numpy(picks.indices)
-    indices = np.concatenate([pursued, np.setdiff1d(np.arange(len(weight)), pursued)[: k - count]])
-    return GroupPicks(indices, float(as_numpy(picks.explained)[-1]), None, k - picks.filled, None)
+    return GroupPicks(filled(as_numpy(picks.indices), k), float(as_numpy(picks.explained)[-1]), None, k - picks.filled, None)

@@ -14,9 +14,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nc_fast.backends.registry import resolve
 from nc_fast.inputs import checks
 from nc_fast.inputs.targets import sample_weight as checked_weights
+from nc_fast.picks import filled
 from nc_fast.sklearn.guard import guarded
 from nc_fast.sklearn.rows import Rows, Sample, blocks, dense, distinct_rows
-from nc_fast.sklearn.selection import activations, by_campaign, draw_pool, filled, pursued
+from nc_fast.sklearn.selection import activations, by_campaign, draw_pool, pursued
 from nc_fast.stages.moments import CandidatePool
 
 CANDIDATES = ("data_pairs", "gaussian")

@@ -13,8 +13,9 @@ import numpy as np
 
 from nc_fast.gram import Gram, add_samples
 from nc_fast.heads import solve
+from nc_fast.picks import filled
 from nc_fast.sklearn.rows import Rows, Sample
-from nc_fast.sklearn.selection import activations, filled, gram_of, gram_of_sample, pursued
+from nc_fast.sklearn.selection import activations, gram_of, gram_of_sample, pursued
 from nc_fast.stages.moments import CandidatePool
 
 FOLDS = 4

@@ -54,11 +54,6 @@ def pursued(pool: CandidatePool, sample: Sample, count: int) -> np.ndarray:
     return as_numpy(picks.indices)
 
 
-def filled(picks: np.ndarray, k: int) -> np.ndarray:
-    """Return the picks, and after them the first others of the pool, up to k."""
-    return np.concatenate([picks, np.setdiff1d(np.arange(k), picks)[: k - len(picks)]])
-
-
 def activations(pool: CandidatePool, X: np.ndarray) -> np.ndarray:
     """Return the activations (n, M) of a pool, in the dtype of its weights."""
     return as_numpy(pool.activations(X)).astype(pool.W.dtype, copy=False)
