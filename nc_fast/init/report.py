@@ -137,7 +137,7 @@ class HeadReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
-        return json.loads(json.dumps({**asdict(self), "warnings": self.warnings}))  # type: ignore[no-any-return]  # tuples as lists
+        return _plain(self)
 
     def __str__(self) -> str:
         """Return a few lines."""
@@ -198,7 +198,7 @@ class InitReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain dicts, lists, strings and numbers, ready for ``json.dumps``."""
-        return json.loads(json.dumps({**asdict(self), "warnings": self.warnings}))  # type: ignore[no-any-return]  # tuples as lists
+        return _plain(self)
 
     def __str__(self) -> str:
         """Return a table, one line a layer, then the warnings."""
@@ -212,6 +212,10 @@ class InitReport:
         lines.append("mean, std, dead: of pre-activations, before -> after")
         lines += str(self.head).splitlines()[:2] if self.head else []
         return "\n".join(lines + [f"! {warning}" for warning in self.warnings])
+
+
+def _plain(report: InitReport | HeadReport) -> dict[str, Any]:
+    return json.loads(json.dumps({**asdict(report), "warnings": report.warnings}))  # type: ignore[no-any-return]  # tuples as lists
 
 
 def _cells(layer: LayerReport) -> tuple[str, ...]:
