@@ -60,8 +60,8 @@ def rows(data: TrainingData, networks: Sequence[str], scales: Sequence[float], m
     found = []
     for network in networks:
         model = build(network, data)
-        few = (data.X, data.y)
-        report = nc_fast.init.campaign_(model, few, pool=1, base="kaiming_normal", generator=torch.Generator().manual_seed(0)).head
+        samples = (data.X, data.y)
+        report = nc_fast.init.campaign_(model, samples, pool=1, base="kaiming_normal", generator=torch.Generator().manual_seed(0)).head
         layer = list(model.modules())[-1]
         with torch.no_grad():
             weight, bias = layer.weight / report.scale, layer.bias / report.scale
