@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from gpu_cases import RAGGED, assert_close_to, check, problem, run, torch
 
+from nc_fast.backends.gpu import samples
 from nc_fast.backends.gpu.features import measure_features
 from nc_fast.backends.gpu.packing import pack
 from nc_fast.backends.gpu.plan import Plan
@@ -23,11 +24,11 @@ def test_every_precision(rng, precision, tolerance):
             assert_close_to(found, exact, 1e-6)
 
 
-@pytest.mark.parametrize("samples", ["float64", "float16", "bfloat16", "uint8", "int8", "bool", "uint16", "int64"])
-def test_every_type_of_samples(rng, samples):
+@pytest.mark.parametrize("number", ["float64", "float16", "bfloat16", "uint8", "int8", "bool", "uint16", "int64"])
+def test_every_type_of_samples(rng, number):
     W, X, codes, bias = problem(rng)
-    X = torch.from_numpy(np.rint(100 * X) if "float" not in samples else X)
-    X = (X > 0 if samples == "bool" else X.abs() if samples[0] == "u" else X).to(getattr(torch, samples))
+    X = torch.from_numpy(np.rint(100 * X) if "float" not in number else X)
+    X = (X > 0 if number == "bool" else X.abs() if number[0] == "u" else X).to(getattr(torch, number))
     found = run(W, X, codes, bias)
     exact = reference_moments(W, X.double().numpy(), codes, np.arange(len(RAGGED)), bias=bias, activation="relu")
     assert_close_to(found, exact, 1e-6)
@@ -41,11 +42,11 @@ def test_integers_beyond_int64(rng):
     assert_close_to(run(W, X, codes, bias), exact, 1e-5)
 
 
-@pytest.mark.parametrize("samples", [torch.float32, torch.uint8], ids=str)
+@pytest.mark.parametrize("number", [torch.float32, torch.uint8], ids=str)
 @pytest.mark.parametrize("weights", [torch.float16, torch.bfloat16], ids=str)
-def test_half_weights(rng, weights, samples):
+def test_half_weights(rng, weights, number):
     W, X, codes, bias = problem(rng)
-    W, X = torch.from_numpy(W).to(weights), torch.from_numpy(np.abs(10 * X)).to(samples)
+    W, X = torch.from_numpy(W).to(weights), torch.from_numpy(np.abs(10 * X)).to(number)
     exact = reference_moments(W.double().numpy(), X.double().numpy(), codes, np.arange(len(RAGGED)), bias=bias, activation="relu")
     assert_close_to(run(W, X, codes, bias), exact, 1e-6)
 
@@ -86,16 +87,69 @@ def test_candidates_of_all_sizes(rng):
     check(W * size, X, codes, bias * size)
 
 
-def test_packing_keeps_22_bits_and_rounds_tf32_to_nearest(rng):
-    source = torch.from_numpy(rng.normal(size=(5, 7)))
-    shift, scale = torch.from_numpy(rng.normal(size=7)), torch.ldexp(torch.ones(7, dtype=torch.float64), torch.arange(7))
-    row_scale = torch.full((5,), 16.0, dtype=torch.float64)
-    exact = (source - shift) * scale * row_scale[:, None]
-    for arithmetic, low, error in ((Arithmetic("float16"), True, 2**-22), (Arithmetic("float32", dot="tf32"), False, 2**-11)):
-        packed = torch.full((6, 32), torch.nan, dtype=getattr(torch, arithmetic.number))
-        plan = Plan(arithmetic, "relu", choose_tiles("interpreter", arithmetic, "relu"), K=16)
-        pack(source, shift, scale, row_scale, packed, plan, low=low)
-        got = packed[:5, :7].double() + (packed[:5, 16:23].double() if low else 0)
-        assert ((got - exact).abs() <= error * exact.abs()).all()
-        assert (packed[5:, :16] == 0).all()
-        assert (packed[:, 7:16] == 0).all()
+@pytest.mark.parametrize(("arithmetic", "error"), [
+    (Arithmetic("float16", True, True), 2**-22),
+    (Arithmetic("float16", True, False), 2**-22),
+    (Arithmetic("float16", False, False), 2**-11),
+    (Arithmetic("float32", dot="tf32"), 2**-11),
+    (Arithmetic("float32"), 2**-24),
+    (Arithmetic("float64"), 0),
+])  # fmt: skip
+def test_packing_keeps_the_bits_of_its_parts_side_by_side(rng, arithmetic, error):
+    source, D = torch.from_numpy(rng.normal(size=(9, 7))), 7
+    rows = torch.tensor([8, 0, 3, 3, 5])
+    shift, scale = torch.from_numpy(rng.normal(size=D)), torch.ldexp(torch.ones(D, dtype=torch.float64), torch.arange(-6, 1))
+    row_scale = torch.full((5,), 0.25, dtype=torch.float64)
+    plan = Plan(arithmetic, "relu", choose_tiles("interpreter", arithmetic, "relu"), D)
+    lifted = scale * 2.0**arithmetic.largest_exponent
+    exact = {"samples": (source[rows] - shift) * lifted, "weights": source[rows] * lifted * 0.25}
+    given = {"samples": {"shift": shift}, "weights": {"row_scale": row_scale}}
+    for parts, operand in zip(arithmetic.parts, ("weights", "samples"), strict=True):
+        packed = torch.full((6, plan.pitch), torch.nan, dtype=getattr(torch, arithmetic.number))
+        pack(source, packed, 5, plan, parts, scale, rows=rows, **given[operand])
+        found = {part: packed[:5, parts.index(part) * D :][:, :D].double() for part in set(parts)}
+        assert (
+            (sum(found.values()) - exact[operand]).abs() <= (error if "l" in found else max(error, 2**-11)) * exact[operand].abs()
+        ).all()
+        assert (packed[5:] == 0).all()
+        assert (packed[:, len(parts) * D :] == 0).all()
+        for place, part in enumerate(parts):
+            assert torch.equal(packed[:5, place * D :][:, :D].double(), found[part])
+
+
+def test_three_products_of_mnist_take_37_steps():
+    three, one = Arithmetic("float16", True, True), Arithmetic("float16")
+    assert Plan(three, "relu", choose_tiles("hopper", three, "relu"), 784).pitch == 37 * 64
+    assert Plan(one, "relu", choose_tiles("hopper", one, "relu"), 784).pitch == 13 * 64
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16])
+def test_features_are_those_of_numpy(rng, dtype, monkeypatch):
+    monkeypatch.setattr(samples, "CHUNK_ROWS", 16)
+    X = (rng.normal(size=(71, 131)) * 40).round(3).astype(dtype)
+    X[:, 0], X[:, 1], X[:, 2] = 0, 7, X[:, 2] / 64 + 900
+    X[5:, 3] = 0
+    exact = X.astype(np.float64)
+    for laid in (torch.from_numpy(X), torch.from_numpy(np.asfortranarray(X))):
+        found = measure_features(laid, torch.device("cpu"))
+        np.testing.assert_allclose(found.mean, exact.mean(axis=0), rtol=1e-13, atol=1e-13)
+        assert found.mean[1] == 7
+        np.testing.assert_array_equal(found.shift, np.where(np.arange(131) == 2, found.mean, np.where(np.arange(131) == 1, 7, 0)))
+        largest = np.abs(exact - found.shift.numpy()).max(axis=0)
+        np.testing.assert_array_equal(found.scale * found.unscale, 1)
+        seen = largest > 0
+        assert ((largest * found.scale.numpy())[seen] < 1).all()
+        assert ((largest * found.scale.numpy())[seen] >= 0.5).all()
+        assert found.centred
+        assert not found.spread
+
+
+def test_features_are_the_same_whether_samples_lie_on_the_device_or_come_in_tiles(rng, monkeypatch):
+    monkeypatch.setattr(samples, "CHUNK_ROWS", 16)
+    monkeypatch.setattr(samples, "TILE_BYTES", 40 * 5 * 8)
+    X = torch.from_numpy(rng.normal(size=(100, 5)) + 20)
+    whole = measure_features(X, torch.device("cpu"))
+    monkeypatch.setattr(samples, "in_place", lambda *_: None)
+    tiles = measure_features(X, torch.device("cpu"))
+    assert [len(tile) for tile in samples.readable_tiles(X, torch.device("cpu"))] == [32, 32, 32, 4]
+    assert all(torch.equal(getattr(whole, name), getattr(tiles, name)) for name in ("shift", "mean", "scale", "unscale"))

@@ -52,7 +52,10 @@ class _Unshifted:
         self._kernel = kernel
 
     def __getitem__(self, grid):
-        return lambda source, shift, *rest, **options: self._kernel[grid](source, shift * 0, *rest, **options)
+        def launch(source, rows, shift, *rest, **options):
+            return self._kernel[grid](source, rows, None if shift is None else shift * 0, *rest, **options)
+
+        return launch
 
 
 def test_the_comparer_rejects_chunks_that_overwrite_each_other(rng, monkeypatch):

@@ -1,15 +1,18 @@
-"""What one pass over the samples says of every feature: mean, shift, range and spread."""
+"""What one pass over the samples says of every feature: mean, shift, scale and spread."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import triton
 
-from nc_fast.backends.gpu.samples import sample_tiles
+from nc_fast.backends.gpu.kernels.prepare import feature_sums, finish_features
+from nc_fast.backends.gpu.samples import chunk_rows, readable_tiles
 
 CENTRED_ABOVE = 4.0  # |mean| / deviation from which a feature is centred; below, zeros stay exact zeros
 SPREAD_BITS = 17.0  # largest over geometric mean of a feature, in bits, from which two float16 lose bits of most samples
+SUMS = 6  # of a feature, for each chunk
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,32 +21,36 @@ class Features:
 
     shift: torch.Tensor  # (D,) float64, subtracted before packing: the mean of a feature that lies far from zero, else 0
     mean: torch.Tensor  # (D,) float64
-    largest: torch.Tensor  # (D,) float64, largest magnitude after the shift
+    scale: torch.Tensor  # (D,) float64, power of two that brings the largest magnitude after the shift just below 1
+    unscale: torch.Tensor  # (D,) float64, 1 / scale
     centred: bool  # whether any shift is not 0
     spread: bool  # whether a feature's magnitudes spread over more than two float16 hold
 
 
+def sums_constants() -> dict[str, int]:
+    """Return the compile-time arguments of ``kernels.prepare.feature_sums``: 8 numbers a thread, 16 bytes of them side by side."""
+    return {"BLOCK_N": 8, "BLOCK_D": 128}
+
+
+def finish_constants() -> dict[str, float]:
+    """Return the compile-time arguments of ``kernels.prepare.finish_features``."""
+    return {"CENTRED_ABOVE": CENTRED_ABOVE, "SPREAD_BITS": SPREAD_BITS, "BLOCK_S": 64, "BLOCK_D": 16}
+
+
 def measure_features(X: torch.Tensor, device: torch.device) -> Features:
-    """Read X once, a tile at a time on the device."""
-    zeros = torch.zeros(X.shape[1], dtype=torch.float64, device=device)
-    low, high = zeros + torch.inf, zeros - torch.inf
-    count, mean, m2, log_sum, log_count = 0, zeros.clone(), zeros.clone(), zeros.clone(), zeros.clone()
-    for raw in sample_tiles(X, None, device):
-        tile = raw.double()
-        low, high = torch.minimum(low, tile.amin(0)), torch.maximum(high, tile.amax(0))
-        tile_m2, tile_mean = torch.var_mean(tile, 0, correction=0)
-        delta, share = tile_mean - mean, len(tile) / (count + len(tile))
-        mean += delta * share
-        m2 += tile_m2 * len(tile) + delta**2 * (count * share)
-        count += len(tile)
-        log_sum += tile.abs().log2().nan_to_num(neginf=0.0).sum(0)
-        log_count += (tile != 0).sum(0)
-    constant = low == high
-    mean = torch.where(constant, low, mean)  # the rounded mean of equal numbers need not be that number
-    deviation = (m2 / count).sqrt()
-    shift = torch.where(constant | (mean.abs() > CENTRED_ABOVE * deviation), mean, zeros)
-    largest = torch.maximum((high - shift).abs(), (low - shift).abs())
-    uncentred = torch.maximum(high.abs(), low.abs())
-    bits = torch.where(log_count > 0, uncentred.log2() - log_sum / log_count.clamp(min=1), zeros)
-    centred, spread = torch.stack([(shift != 0).any(), (bits > SPREAD_BITS).any()]).tolist()
-    return Features(shift, mean, largest, centred, spread)
+    """Read X once, in place where it lies on the device, else a tile at a time."""
+    N, D = X.shape
+    rows, constants, sums_blocks = chunk_rows(D), finish_constants(), triton.cdiv(D, sums_constants()["BLOCK_D"])
+    n_chunks = triton.cdiv(N, rows)
+    sums = torch.empty((n_chunks, SUMS, D), dtype=torch.float64, device=device)
+    first = 0
+    for tile in readable_tiles(X, device):
+        chunks = triton.cdiv(len(tile), rows)
+        feature_sums[(chunks, sums_blocks)](tile, sums[first:], *tile.shape, rows, *tile.stride(), **sums_constants())
+        first += chunks
+    programs = triton.cdiv(D, int(constants["BLOCK_D"]))
+    found = torch.empty((4, D), dtype=torch.float64, device=device)
+    flags = torch.empty((2, programs), dtype=torch.int32, device=device)
+    finish_features[(programs,)](sums, found, flags, N, D, rows, n_chunks, **constants)
+    centred, spread = flags.cpu().numpy() != 0
+    return Features(*found, centred=bool(centred.any()), spread=bool(spread.any()))

@@ -76,11 +76,12 @@ def sample_layout(counts: np.ndarray, chunk: slice, tiles: Tiles, tiles_per_run:
     pieces = [np.arange(first[c], rest_first[c]) for c in whole] + [np.arange(rest_first[c], end[c]) for c in parts]
 
     slots: list[list[tuple[int, int]]] = [[] for _ in counts]  # of each class, (slot, samples in it)
-    run_row = [0]
+    run_row: list[int] = [0]
     for c in whole:
-        run_end = run_row[-1] + rest_first[c] - first[c]
-        while run_row[-1] < run_end:
-            rows = min(tiles_per_run * pure, run_end - run_row[-1])
+        n_own = int(rest_first[c] - first[c]) // pure
+        n_own_runs = -(-n_own // tiles_per_run)
+        for run in range(n_own_runs):  # as equal as can be: the longest decides when all are done
+            rows = pure * (n_own // n_own_runs + (run < n_own % n_own_runs))
             slots[c].append((len(run_row) - 1, rows))
             run_row.append(run_row[-1] + rows)
     n_runs, mixed_row = len(run_row) - 1, run_row[-1]

@@ -83,7 +83,8 @@ def class_moments(
             mean, m2 = moments_by_callable(W, samples, bias, activation, tell)
         else:
             mean, m2 = _moments_by_kernels(W, samples, bias, activation, precision, tell)
-        mean[torch.from_numpy(samples.counts == 0).to(W.device)] = 0
+        if not samples.counts.all():
+            mean[torch.from_numpy(samples.counts == 0).to(W.device)] = 0
         return ClassMoments(classes, count, mean, m2)
 
 
@@ -95,21 +96,22 @@ def _moments_by_kernels(
     features = measure_features(samples.X, device)
     arithmetic = choose_arithmetic(precision, W.dtype, samples.X.dtype, centred=features.centred, spread=features.spread)
     tiles = choose_tiles(runtime.target(device), arithmetic, activation)
-    plan = Plan(arithmetic, activation, tiles, packing.round_up(D, tiles.pure.depth))
-    scale = packing.feature_scale(features, arithmetic)
+    plan = Plan(arithmetic, activation, tiles, D)
 
+    row_bytes = plan.pitch * arithmetic.itemsize
     per_run = layout.run_tiles(N, M, tiles.pure)
-    spans = layout.sample_chunks(N, plan.pitch_x * arithmetic.itemsize, layout.SAMPLES_BYTES)
-    chunks = [layout.sample_layout(samples.counts, span, tiles, per_run) for span in spans]
-    bytes_per_candidate = plan.pitch_w * arithmetic.itemsize + 16 * max(chunk.n_slots for chunk in chunks) + 64
+    chunks = [
+        layout.sample_layout(samples.counts, span, tiles, per_run) for span in layout.sample_chunks(N, row_bytes, layout.SAMPLES_BYTES)
+    ]
+    bytes_per_candidate = row_bytes + 16 * max(chunk.n_slots for chunk in chunks) + 64
     blocks = layout.pool_blocks(M, bytes_per_candidate, runtime.free_bytes(device), tiles.pure.candidates)
 
-    mean, m2 = (torch.zeros((len(samples.counts), M), dtype=torch.float64, device=device) for _ in range(2))
+    mean, m2 = torch.zeros((2, len(samples.counts), M), dtype=torch.float64, device=device)
     pivot = torch.empty(M, dtype=getattr(torch, arithmetic.sums), device=device)
     for c, chunk in enumerate(chunks):
-        packed = packing.pack_samples(samples, chunk, features, scale, plan)
+        packed = packing.pack_samples(samples, chunk, features, plan)
         for b, block in enumerate(blocks):
-            candidates = packing.pack_candidates(W[:, block], bias[block], features, scale, plan)
+            candidates = packing.pack_candidates(W[:, block], bias[block], features, plan)
             pivot[block] = candidates.pivot[: block.stop - block.start]
             _merge_into(mean[:, block], m2[:, block], candidates, packed, plan)
             tell(c * len(blocks) + b + 1, len(chunks) * len(blocks))
@@ -118,7 +120,7 @@ def _moments_by_kernels(
 
 def _merge_into(mean: torch.Tensor, m2: torch.Tensor, candidates: PackedCandidates, samples: PackedSamples, plan: Plan) -> None:
     """Merge the moments of a chunk of samples and a block of candidates, about the pivot, into the block's results so far."""
-    slot_mean, slot_m2 = _slot_moments(candidates, samples, plan)
+    slot_mean, slot_m2 = slot_moments(candidates, samples, plan)
     m, table = mean.shape[1], samples.tables
     kernels.merge_slots[(len(samples.chunk.present), triton.cdiv(m, MERGE_CANDIDATES))](
         slot_mean,
@@ -137,25 +139,24 @@ def _merge_into(mean: torch.Tensor, m2: torch.Tensor, candidates: PackedCandidat
     )
 
 
-def _slot_moments(candidates: PackedCandidates, samples: PackedSamples, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+def slot_moments(candidates: PackedCandidates, samples: PackedSamples, plan: Plan) -> tuple[torch.Tensor, torch.Tensor]:
     """Return (n_slots, m_padded) mean and squared deviations of every run of whole tiles and of every class in a mixed tile."""
     chunk, table, m_padded = samples.chunk, samples.tables, len(candidates.pivot)
     slots = candidates.pivot.new_empty((chunk.n_slots, m_padded))
     results = (slots, torch.empty_like(slots), m_padded)
     n_blocks = m_padded // plan.tiles.pure.candidates
     per_candidate = (candidates.inverse, candidates.offset, candidates.pivot)
-    depths = (plan.K, plan.pitch_w, plan.pitch_x)
     if chunk.n_runs:
         operands = _operands(candidates, samples, plan.tiles.pure, tma=plan.tiles.tma)
         kernels.pure_runs[(chunk.n_runs * n_blocks,)](
-            *operands, *per_candidate, table["run_row"], *results, chunk.n_runs, n_blocks, *depths, **plan.pure_constants()
+            *operands, *per_candidate, table["run_row"], *results, chunk.n_runs, n_blocks, plan.pitch, **plan.pure_constants()
         )
     if chunk.n_tiles:
         operands = _operands(candidates, samples, plan.tiles.mixed, tma=plan.tiles.tma)
         first = (int(chunk.run_row[-1]), chunk.n_runs)
         tables = (table["part_row"], table["tile_part"])
         kernels.mixed_tiles[(chunk.n_tiles * n_blocks,)](
-            *operands, *per_candidate, *tables, *results, chunk.n_tiles, n_blocks, *depths, *first, **plan.mixed_constants()
+            *operands, *per_candidate, *tables, *results, chunk.n_tiles, n_blocks, plan.pitch, *first, **plan.mixed_constants()
         )
     return results[:2]
 

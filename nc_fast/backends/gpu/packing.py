@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import triton
 
@@ -11,11 +12,9 @@ from nc_fast.backends.gpu.features import Features
 from nc_fast.backends.gpu.kernels import prepare
 from nc_fast.backends.gpu.layout import SampleLayout
 from nc_fast.backends.gpu.plan import CONSTANTS_CANDIDATES, PACK_DEPTH, PACK_ROWS, Plan
-from nc_fast.backends.gpu.precision import Arithmetic
-from nc_fast.backends.gpu.samples import SortedSamples, sample_tiles
+from nc_fast.backends.gpu.samples import SortedSamples, in_place, sample_tiles
 
-MAX_EXPONENT = 110  # of a candidate's scale, whose inverse is a float32
-FEATURE_EXPONENT = 900  # of a feature's scale, a float64
+ALIGNED_BYTES = 16
 TABLES = ("run_row", "part_row", "tile_part", "present", "before", "class_slot", "slot", "slot_count")  # of a layout, for the kernels
 
 
@@ -24,7 +23,7 @@ class PackedSamples:
     """A chunk of the samples on the device."""
 
     chunk: SampleLayout
-    packed: torch.Tensor  # (packed_rows, pitch_x)
+    packed: torch.Tensor  # (packed_rows, pitch)
     tables: dict[str, torch.Tensor]  # the layout's arrays by name
 
 
@@ -32,46 +31,42 @@ class PackedSamples:
 class PackedCandidates:
     """A block of the pool, padded with zero candidates to whole tiles."""
 
-    packed: torch.Tensor  # (m_padded, pitch_w)
-    inverse: torch.Tensor  # (m_padded,) of the sums' type, what undoes a candidate's scale
+    packed: torch.Tensor  # (m_padded, pitch)
+    inverse: torch.Tensor  # (m_padded,) of the sums' type, what undoes a candidate's scale and both lifts
     offset: torch.Tensor  # (m_padded,) of the sums' type, its bias for centred samples
     pivot: torch.Tensor  # (m_padded,) of the sums' type, what its moments are taken about
 
 
-def feature_scale(features: Features, arithmetic: Arithmetic) -> torch.Tensor:
-    """Return (D,) float64, the power of two that brings each feature just below the number form's largest."""
-    return _power_of_two(arithmetic.largest_exponent - _exponent(features.largest), FEATURE_EXPONENT)
-
-
-def pack_samples(samples: SortedSamples, chunk: SampleLayout, features: Features, scale: torch.Tensor, plan: Plan) -> PackedSamples:
-    """Read a chunk's samples in the order of its layout and pack them, a tile at a time."""
-    device = scale.device
+def pack_samples(samples: SortedSamples, chunk: SampleLayout, features: Features, plan: Plan) -> PackedSamples:
+    """Read a chunk's samples in the order of its layout and pack them: where X lies on the device, else a tile at a time."""
+    device = features.scale.device
     rows = samples.order[torch.from_numpy(chunk.source).to(samples.order.device)]
-    packed = _empty(chunk.packed_rows, plan.pitch_x, plan, device)
+    packed = _empty(chunk.packed_rows, plan, device)
+    X = in_place(samples.X, device)
+    tiles = ((tile, None) for tile in sample_tiles(samples.X, rows, device)) if X is None else iter([(X, rows)])
     first = 0
-    for tile in sample_tiles(samples.X, rows, device):
-        end = first + len(tile)
-        ones = torch.ones(len(tile), dtype=torch.float64, device=device)
+    for tile, own_rows in tiles:
+        end = first + (len(tile) if own_rows is None else len(own_rows))
         to = packed[first : end if end < len(rows) else None]  # with the last, the padding
-        pack(tile, features.shift, scale, ones, to, plan, low=plan.arithmetic.samples_low)
+        pack(tile, to, end - first, plan, plan.arithmetic.parts[1], features.scale, rows=own_rows, shift=features.shift)
         first = end
-    return PackedSamples(chunk, packed, {name: torch.from_numpy(getattr(chunk, name)).to(device) for name in TABLES})
+    return PackedSamples(chunk, packed, _tables(chunk, device))
 
 
-def pack_candidates(W: torch.Tensor, bias: torch.Tensor, features: Features, scale: torch.Tensor, plan: Plan) -> PackedCandidates:
-    """Pack a block of the pool, (D, m), for samples that were packed with the same features and scale."""
+def pack_candidates(W: torch.Tensor, bias: torch.Tensor, features: Features, plan: Plan) -> PackedCandidates:
+    """Pack a block of the pool, (D, m), for samples that were packed with the same features."""
     D, m = W.shape
     m_padded = round_up(m, plan.tiles.pure.candidates)
-    largest = torch.empty(m_padded, dtype=torch.float64, device=W.device)
-    offset = torch.empty(m_padded, dtype=getattr(torch, plan.arithmetic.sums), device=W.device)
-    pivot = torch.empty_like(offset)
+    own_scale = torch.empty(m_padded, dtype=torch.float64, device=W.device)
+    inverse, offset, pivot = torch.empty((3, m_padded), dtype=getattr(torch, plan.arithmetic.sums), device=W.device)
     prepare.candidate_constants[(triton.cdiv(m_padded, CONSTANTS_CANDIDATES),)](
         W,
         bias,
         features.shift,
         features.mean,
-        scale,
-        largest,
+        features.unscale,
+        own_scale,
+        inverse,
         offset,
         pivot,
         m,
@@ -80,32 +75,9 @@ def pack_candidates(W: torch.Tensor, bias: torch.Tensor, features: Features, sca
         *W.stride(),
         **plan.candidate_constants(),
     )
-    exponent = (plan.arithmetic.largest_exponent - _exponent(largest)).clamp(-MAX_EXPONENT, MAX_EXPONENT)
-    packed = _empty(m_padded, plan.pitch_w, plan, W.device)
-    own_scale = _power_of_two(exponent, MAX_EXPONENT)
-    pack(W.T, torch.zeros_like(scale), 1 / scale, own_scale, packed, plan, low=plan.arithmetic.weights_low)
-    return PackedCandidates(packed, _power_of_two(-exponent, MAX_EXPONENT).to(offset.dtype), offset, pivot)
-
-
-def pack(
-    source: torch.Tensor, shift: torch.Tensor, scale: torch.Tensor, row_scale: torch.Tensor, packed: torch.Tensor, plan: Plan, *, low: bool
-) -> None:
-    """Write (source - shift) * scale * row scale into ``packed``, whose further rows become 0."""
-    n, D = source.shape
-    prepare.pack[(triton.cdiv(len(packed), PACK_ROWS), triton.cdiv(plan.K, PACK_DEPTH))](
-        source,
-        shift,
-        scale,
-        row_scale,
-        packed,
-        n,
-        len(packed),
-        D,
-        plan.K,
-        packed.stride(0),
-        *source.stride(),
-        **plan.pack_constants(low=low),
-    )
+    packed = _empty(m_padded, plan, W.device)
+    pack(W.T, packed, m, plan, plan.arithmetic.parts[0], features.unscale, row_scale=own_scale)
+    return PackedCandidates(packed, inverse, offset, pivot)
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -113,14 +85,50 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def _empty(rows: int, pitch: int, plan: Plan, device: torch.device) -> torch.Tensor:
-    return torch.empty((rows, pitch), dtype=getattr(torch, plan.arithmetic.number), device=device)
+def pack(
+    source: torch.Tensor,
+    packed: torch.Tensor,
+    n: int,
+    plan: Plan,
+    parts: str,
+    scale: torch.Tensor,
+    *,
+    rows: torch.Tensor | None = None,
+    shift: torch.Tensor | None = None,
+    row_scale: torch.Tensor | None = None,
+) -> None:
+    """Write n rows of the source, scaled, into ``packed``, whose further rows become 0."""
+    D = source.shape[1]
+    columns = plan.pitch - (len(parts) - 1) * D  # that the last part takes, with the zeros behind it
+    prepare.pack[(triton.cdiv(len(packed), PACK_ROWS), triton.cdiv(columns, PACK_DEPTH))](
+        source,
+        rows,
+        shift,
+        scale,
+        row_scale,
+        packed,
+        n,
+        len(packed),
+        D,
+        plan.pitch,
+        *source.stride(),
+        **plan.pack_constants(parts),
+    )
 
 
-def _exponent(values: torch.Tensor) -> torch.Tensor:
-    """Return e with |value| < 2 ** e, as small as possible; 0 for 0."""
-    return torch.frexp(values).exponent
+def _tables(chunk: SampleLayout, device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the layout's arrays on the device, by name, moved by one copy; each starts where kernels may expect it, 16 bytes apart."""
+    arrays = {name: getattr(chunk, name) for name in TABLES}
+    starts = np.cumsum([0, *(round_up(array.nbytes, ALIGNED_BYTES) for array in arrays.values())])
+    buffer = np.zeros(starts[-1], np.uint8)
+    for array, start in zip(arrays.values(), starts, strict=False):
+        buffer[start : start + array.nbytes] = array.ravel().view(np.uint8)
+    moved = torch.from_numpy(buffer).to(device)
+    return {
+        name: moved[start : start + array.nbytes].view(getattr(torch, array.dtype.name)).view(array.shape)
+        for (name, array), start in zip(arrays.items(), starts, strict=False)
+    }
 
 
-def _power_of_two(exponent: torch.Tensor, limit: int) -> torch.Tensor:
-    return torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent.clamp(-limit, limit))
+def _empty(rows: int, plan: Plan, device: torch.device) -> torch.Tensor:
+    return torch.empty((rows, plan.pitch), dtype=getattr(torch, plan.arithmetic.number), device=device)

@@ -12,7 +12,7 @@ from typing import Any
 from nc_fast.backends.gpu.precision import Arithmetic
 from nc_fast.backends.gpu.tiles import Tile, Tiles
 
-GROUP = 16  # candidate blocks side by side: 16 x 128 x 1.6 KB of weights (D = 784) stay in a 50 MB L2
+GROUP = 16  # candidate blocks side by side: 16 x 128 x 1.6 to 4.7 KB of weights (D = 784) stay in a 50 MB L2
 PACK_ROWS, PACK_DEPTH = 32, 64  # reads of 128 to 256 bytes along either axis
 CONSTANTS_CANDIDATES, CONSTANTS_DEPTH = 64, 32
 MERGE_CANDIDATES = 256
@@ -25,24 +25,17 @@ class Plan:
     arithmetic: Arithmetic
     activation: str
     tiles: Tiles
-    K: int  # features, rounded up to the tiles' depth
+    D: int
 
     @property
-    def pitch_w(self) -> int:
-        """Numbers in a packed candidate, low parts included."""
-        return self.K * (1 + self.arithmetic.weights_low)
-
-    @property
-    def pitch_x(self) -> int:
-        """Numbers in a packed sample, low parts included."""
-        return self.K * (1 + self.arithmetic.samples_low)
+    def pitch(self) -> int:
+        """Numbers in a packed candidate or sample: its parts side by side, then zeros up to a whole number of the tiles' depth."""
+        used, depth = len(self.arithmetic.parts[0]) * self.D, self.tiles.pure.depth
+        return -(-used // depth) * depth
 
     def pure_constants(self) -> dict[str, Any]:
         """Return the compile-time arguments of ``kernels.moments.pure_runs``."""
-        return {
-            **self._tile_constants(self.tiles.pure),
-            "FLATTEN": self.tiles.tma,  # with pointers it loses the asynchronous copies
-        }
+        return {**self._tile_constants(self.tiles.pure), "FLATTEN": self.tiles.pure.flatten}
 
     def mixed_constants(self) -> dict[str, Any]:
         """Return the compile-time arguments of ``kernels.moments.mixed_tiles``."""
@@ -54,19 +47,26 @@ class Plan:
             "BS": tile.samples,
             "BK": tile.depth,
             "ACT": self.activation,
-            "W_LOW": self.arithmetic.weights_low,
-            "X_LOW": self.arithmetic.samples_low,
             "TMA": self.tiles.tma,
             "DOT": self.arithmetic.dot,
             "GROUP": GROUP,
             "num_warps": tile.warps,
             "num_stages": tile.stages,
+            **({"maxnreg": tile.registers} if tile.registers else {}),
         }
 
     def candidate_constants(self) -> dict[str, Any]:
         """Return the compile-time arguments of ``kernels.prepare.candidate_constants``."""
-        return {"BLOCK_M": CONSTANTS_CANDIDATES, "BLOCK_D": CONSTANTS_DEPTH, "ACT": self.activation}
+        lift = self.arithmetic.largest_exponent
+        return {"BLOCK_M": CONSTANTS_CANDIDATES, "BLOCK_D": CONSTANTS_DEPTH, "ACT": self.activation, "LIFT": lift}
 
-    def pack_constants(self, *, low: bool) -> dict[str, Any]:
+    def pack_constants(self, parts: str) -> dict[str, Any]:
         """Return the compile-time arguments of ``kernels.prepare.pack``."""
-        return {"BLOCK_N": PACK_ROWS, "BLOCK_D": PACK_DEPTH, "LOW": low, "ROUND_TF32": self.arithmetic.dot == "tf32"}
+        return {
+            "BLOCK_N": PACK_ROWS,
+            "BLOCK_D": PACK_DEPTH,
+            "PARTS": len(parts),
+            "LOW": sum(1 << place for place, part in enumerate(parts) if part == "l"),
+            "FACTOR": 2.0**self.arithmetic.largest_exponent,
+            "ROUND_TF32": self.arithmetic.dot == "tf32",
+        }

@@ -27,6 +27,15 @@ class Arithmetic:
     dot: str = "ieee"  # Triton's input precision for float32 operands
 
     @property
+    def parts(self) -> tuple[str, str]:
+        """Which part lies where in a packed weight and in a packed sample: "l" low, "h" high; one product for each place.
+
+        The small products come first, before the sum is large.
+        """
+        weights = "l" * self.weights_low + "h" * self.samples_low + "h"
+        return weights, "h" * self.weights_low + "l" * self.samples_low + "h"
+
+    @property
     def itemsize(self) -> int:
         """Bytes of a packed number."""
         return int(self.number.removeprefix("float")) // 8

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 TILE_BYTES = 32 << 20  # samples on their way to the device, in float64
+CHUNK_ROWS, CHUNK_BYTES = 512, 32 << 20  # of a chunk, the rows whose features one program sums up; in float64
 SAME_BITS = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}  # torch 2.9 gathers no rows of the left
 
 
@@ -21,10 +22,29 @@ class SortedSamples:
     counts: np.ndarray  # (C,) int64, samples of each class
 
 
+def chunk_rows(D: int) -> int:
+    """Return the rows of a chunk: what is summed up about them does not depend on how the samples come."""
+    return max(min(CHUNK_ROWS, CHUNK_BYTES // 8 // D) // 8 * 8, 8)
+
+
+def in_place(X: torch.Tensor, device: torch.device) -> torch.Tensor | None:
+    """Return X as kernels read it where it lies, or None where it must come in tiles."""
+    if X.device != device or X.dtype in SAME_BITS:
+        return None
+    return _loadable(X)
+
+
+def readable_tiles(X: torch.Tensor, device: torch.device) -> Iterator[torch.Tensor]:
+    """Yield X as it lies on the device, or tiles of it, in whole chunks."""
+    X_read = in_place(X, device)
+    return sample_tiles(X, None, device) if X_read is None else iter([X_read])
+
+
 def sample_tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield tiles of X, or of its given rows, on the device."""
-    n = len(X) if rows is None else len(rows)
-    size = max(TILE_BYTES // 8 // X.shape[1], 1)
+    """Yield tiles of X, in whole chunks, or of its given rows, on the device."""
+    n, D = (len(X) if rows is None else len(rows)), X.shape[1]
+    whole = chunk_rows(D) if rows is None else 1
+    size = max(TILE_BYTES // 8 // D // whole, 1) * whole
     spans = [slice(first, min(first + size, n)) for first in range(0, n, size)]
     given, X = X.dtype, X.view(SAME_BITS.get(X.dtype, X.dtype))
     tiles = (X[span] if rows is None else X[rows[span]] for span in spans)

@@ -13,47 +13,35 @@ from nc_fast.backends.gpu.kernels.activation import activate
 
 @triton.jit
 def _product(
-    W,  # (m_padded, pitch_w) packed weights: pointer, or host TMA descriptor
-    X,  # (n_packed, pitch_x) packed samples, as W
+    W,  # (m_padded, pitch) packed weights: pointer, or host TMA descriptor
+    X,  # (n_packed, pitch) packed samples, as W
     w_row,  # first candidate of the tile
     x_row,  # first sample of the tile
-    K,
-    pitch_w,
-    pitch_x,
+    pitch,
     BC: tl.constexpr,
     BS: tl.constexpr,
     BK: tl.constexpr,
-    W_LOW: tl.constexpr,
-    X_LOW: tl.constexpr,
     TMA: tl.constexpr,
     DOT: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Return the (BC, BS) product of one candidate tile and one sample tile.
+    """Return the (BC, BS) product of one candidate tile and one sample tile, along whole packed rows.
 
-    With low parts kept the sum runs over low.high, high.low, high.high in this order: the small terms first, before the
-    accumulator is large. One product per iteration, which is what the compilers pipeline.
+    Where low parts are kept, a row's parts side by side make the sum one over low.high, high.low, high.high in this order: the
+    small terms first, before the accumulator is large. One product per iteration, which is what the compilers pipeline.
     """
-    PHASES: tl.constexpr = 1 + W_LOW + X_LOW
     acc = tl.zeros([BC, BS], ACC)
     if not TMA:
         k_lane = tl.arange(0, BK)
-        w_at = (w_row + tl.arange(0, BC)).to(tl.int64)[:, None] * pitch_w + k_lane[None, :]
-        x_at = (x_row + tl.arange(0, BS)).to(tl.int64)[:, None] * pitch_x + k_lane[None, :]
-    for step in tl.range(0, PHASES * K, BK):
-        kw = step
-        kx = step
-        if PHASES > 1:
-            phase = step // K
-            k = step - phase * K
-            kw = tl.where(phase < W_LOW, k + K, k)
-            kx = tl.where((phase >= W_LOW) & (phase < W_LOW + X_LOW), k + K, k)
+        w_at = (w_row + tl.arange(0, BC)).to(tl.int64)[:, None] * pitch + k_lane[None, :]
+        x_at = (x_row + tl.arange(0, BS)).to(tl.int64)[:, None] * pitch + k_lane[None, :]
+    for k in tl.range(0, pitch, BK):
         if TMA:
-            w = W.load([w_row, kw])
-            x = X.load([x_row, kx])
+            w = W.load([w_row, k])
+            x = X.load([x_row, k])
         else:
-            w = tl.load(W + w_at + kw)
-            x = tl.load(X + x_at + kx)
+            w = tl.load(W + w_at + k)
+            x = tl.load(X + x_at + k)
         acc = tl.dot(w, x.T, acc, input_precision=DOT, out_dtype=ACC)
     return acc
 
@@ -74,8 +62,8 @@ def _tile_of_program(
 
 @triton.jit
 def pure_runs(
-    W,  # (m_padded, pitch_w) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
-    X,  # (n_packed, pitch_x) float16, float32 or float64 packed samples, as W
+    W,  # (m_padded, pitch) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
+    X,  # (n_packed, pitch) float16, float32 or float64 packed samples, as W
     Inverse,  # (m_padded,) float32 or float64, what undoes a candidate's scale
     Offset,  # (m_padded,) float32 or float64, bias of the centred samples; its type is the sums' type
     Pivot,  # (m_padded,) float32 or float64
@@ -85,15 +73,11 @@ def pure_runs(
     m_padded,
     n_runs,
     n_blocks,
-    K,
-    pitch_w,
-    pitch_x,
+    pitch,
     BC: tl.constexpr,
     BS: tl.constexpr,
     BK: tl.constexpr,
     ACT: tl.constexpr,
-    W_LOW: tl.constexpr,
-    X_LOW: tl.constexpr,
     TMA: tl.constexpr,
     DOT: tl.constexpr,
     GROUP: tl.constexpr,
@@ -113,7 +97,7 @@ def pure_runs(
     mean = tl.zeros([BC], ACC)
     m2 = tl.zeros([BC], ACC)
     for row in tl.range(first, end, BS, flatten=FLATTEN):
-        acc = _product(W, X, w_row, row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT, ACC)
+        acc = _product(W, X, w_row, row, pitch, BC, BS, BK, TMA, DOT, ACC)
         z = activate(acc * inverse[:, None] + offset[:, None], ACT) - pivot[:, None]
         tile_mean = tl.sum(z, 1) * (1.0 / BS)
         z = z - tile_mean[:, None]
@@ -131,8 +115,8 @@ def pure_runs(
 
 @triton.jit
 def mixed_tiles(
-    W,  # (m_padded, pitch_w) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
-    X,  # (n_packed, pitch_x) float16, float32 or float64 packed samples, as W
+    W,  # (m_padded, pitch) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
+    X,  # (n_packed, pitch) float16, float32 or float64 packed samples, as W
     Inverse,  # (m_padded,) float32 or float64, what undoes a candidate's scale
     Offset,  # (m_padded,) float32 or float64, bias of the centred samples; its type is the sums' type
     Pivot,  # (m_padded,) float32 or float64
@@ -143,17 +127,13 @@ def mixed_tiles(
     m_padded,
     n_tiles,
     n_blocks,
-    K,
-    pitch_w,
-    pitch_x,
+    pitch,
     first_row,  # packed row of the first tile
     first_slot,
     BC: tl.constexpr,
     BS: tl.constexpr,
     BK: tl.constexpr,
     ACT: tl.constexpr,
-    W_LOW: tl.constexpr,
-    X_LOW: tl.constexpr,
     TMA: tl.constexpr,
     DOT: tl.constexpr,
     GROUP: tl.constexpr,
@@ -171,7 +151,7 @@ def mixed_tiles(
     pivot = tl.load(Pivot + j)
     x_row = first_row + tile * BS
     row = x_row + tl.arange(0, BS)
-    acc = _product(W, X, w_row, x_row, K, pitch_w, pitch_x, BC, BS, BK, W_LOW, X_LOW, TMA, DOT, ACC)
+    acc = _product(W, X, w_row, x_row, pitch, BC, BS, BK, TMA, DOT, ACC)
     z = activate(acc * inverse[:, None] + offset[:, None], ACT) - pivot[:, None]
     first_part = tl.load(TilePart + tile)
     last_part = tl.load(TilePart + n_tiles + tile)
