@@ -61,8 +61,8 @@ def test_low_parts_are_left_out_only_where_they_are_zero(rng):
         (torch.float16, torch.bool): (False, False),
         (torch.float32, torch.int16): (True, True),
     }
-    for (weights, samples), low in cases.items():
-        assert choose_arithmetic("auto", weights, samples, centred=False, spread=False) == Arithmetic("float16", *low)
+    for (weights, of_samples), low in cases.items():
+        assert choose_arithmetic("auto", weights, of_samples, centred=False, spread=False) == Arithmetic("float16", *low)
     assert choose_arithmetic("auto", torch.float16, torch.uint8, centred=features.centred, spread=False).samples_low
     assert choose_arithmetic("auto", torch.float32, torch.float32, centred=False, spread=True) == Arithmetic("float32")
 
