@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import triton
 from gpu_cases import RAGGED, assert_close_to, check, problem, run, torch
 
+from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.gpu import samples
 from nc_fast.backends.gpu.features import measure_features
+from nc_fast.backends.gpu.kernels.pursue import activate_rows
 from nc_fast.backends.gpu.packing import pack
 from nc_fast.backends.gpu.plan import Plan
 from nc_fast.backends.gpu.precision import Arithmetic, choose_arithmetic
@@ -153,3 +156,14 @@ def test_features_are_the_same_whether_samples_lie_on_the_device_or_come_in_tile
     tiles = measure_features(X, torch.device("cpu"))
     assert [len(tile) for tile in samples.readable_tiles(X, torch.device("cpu"))] == [32, 32, 32, 4]
     assert all(torch.equal(getattr(whole, name), getattr(tiles, name)) for name in ("shift", "mean", "scale", "unscale"))
+
+
+def test_gelu_errs_little_in_float32_and_is_exact_far_out():
+    z = np.concatenate([np.linspace(-9, 9, 20_001), np.linspace(-1e-3, 1e-3, 99)]).astype(np.float32)
+    found = torch.from_numpy(z[None].copy())
+    activate_rows[(1, triton.cdiv(len(z), 512))](found, torch.zeros(1, dtype=torch.float64), 1, len(z), ACT="gelu", BM=4, BN=512)
+    exact, found = ACTIVATIONS["gelu"](z.astype(np.float64)), found[0].numpy()
+    assert (np.abs(found - exact) <= 3e-7 * np.maximum(np.abs(z), 1)).all()
+    assert (np.abs(found - exact) <= 1e-7 * np.abs(exact))[np.abs(z) < 0.01].all()
+    assert (found[z < -5.8] == 0).all()
+    assert (found[z > 5.8] == z[z > 5.8]).all()

@@ -69,8 +69,10 @@ def variants(target: Target, arithmetic: Arithmetic, activation: str) -> dict[st
 
 def _hopper_variants(depth: int, narrow: bool) -> dict[str, Tiles]:
     """Return ways to hide the time in which a tile's activations are summed up and no product runs."""
-    mixed = Tile(128, 64 if narrow else 128, depth, 8, 3, registers=128)  # of 147: two programs a multiprocessor
-    wide = 128 if narrow else 256
+    if narrow:
+        mixed, wide = Tile(128, 64, depth, 8, 3), 128
+    else:
+        mixed, wide = Tile(128, 128, depth, 8, 3, registers=128), 256  # of 147: two programs a multiprocessor
     pure = {
         "flattened": Tile(128, wide, depth, 8, 4, flatten=True),
         "nested": Tile(128, wide, depth, 8, 4),
