@@ -1,0 +1,184 @@
+"""What the launchers compile for a GPU, without one: registers, spills, instructions, and a cache for the machine that has one.
+
+``python benchmarks/gpu_compile.py table [--targets hopper,ampere,amd]`` prints registers and spills of every kernel.
+``python benchmarks/gpu_compile.py cache FILE.tar.gz`` compiles for sm_90 what a first run needs. Where the file is unpacked into
+TRITON_CACHE_DIR, beside the same triton and the same tree, none of these kernels is compiled again.
+``python benchmarks/gpu_compile.py read TARGET CASES`` is for the tests: JSON in, JSON out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a bare tree, or another one installed
+
+from gpu_launches import LAUNCHERS, TARGETS, Launch, compiling
+from machine_code import read_machine_code
+
+from nc_fast.activations import ACTIVATIONS
+
+Case = tuple[str, dict[str, Any]]  # a launcher in LAUNCHERS, its options
+PRECISIONS: dict[str, dict[str, Any]] = {
+    "auto": {},
+    "auto, uint8 samples": {"samples": "uint8"},
+    "fp16": {"precision": "fp16"},
+    "tf32": {"precision": "tf32"},
+    "ieee": {"precision": "ieee"},
+    "float64": {"weights": "float64"},
+}
+TABLE: dict[str, Case] = {
+    **{
+        f"{precision}, {activation}": ("moments", options | {"activation": activation})
+        for precision, options in PRECISIONS.items()
+        for activation in ("relu", "gelu", "softplus")
+    },
+    **{f"window of {window}": ("selection", {"window": window}) for window in (64, 256, 1024)},
+    **{f"C = {C}": ("pursuit", {"targets": C}) for C in (1, 10, 300)},
+}
+VARIANTS: dict[str, Case] = {  # of sm_90; each says its name in the table of tiles
+    f"{precision}, {activation}, {variant}": ("moments", options | {"activation": activation, "variant": variant})
+    for variant in ("nested", "two programs", "deep")
+    for precision, options in PRECISIONS.items()
+    for activation in ("relu", "gelu", "softplus")
+    if precision in ("auto", "tf32")
+}
+# The first run's data: MNIST's N, D and C; few and many candidates; many classes; small data of its smoke test.
+SIZES: tuple[dict[str, Any], ...] = ({"classes": (6000,) * 10}, {"classes": (60,) * 1000}, {})
+POOLS = (300, 1000, 10_000, 100_000)
+READ_IN_TESTS = {"pure_runs", "mixed_tiles", "update_gains"}  # instruction by instruction; of the others registers and the stack
+
+
+def first_run() -> Iterator[Case]:
+    """Yield what a first run starts."""
+    for options in PRECISIONS.values():
+        for M in POOLS:
+            for size in SIZES:
+                yield "moments", options | size | {"M": M}
+    for activation in ACTIVATIONS:
+        yield "moments", {"activation": activation}
+        yield "activations", {"activation": activation}
+        yield "activations", {"activation": activation, "weights": "float64"}
+    for samples in ("float16", "bfloat16", "float64", "int64", "bool"):
+        yield "moments", {"samples": samples}
+    yield "moments", {"centred": True, "samples": "uint8"}
+    yield "moments", {"spread": True}
+    for window in (64, 128, 256, 512, 1024):
+        for groups in (1, 10):
+            yield "selection", {"window": window, "groups": groups}
+    for targets in (1, 3, 10, 16, 100):
+        for M in (100, 1600):
+            yield "pursuit", {"targets": targets, "M": M}
+
+
+def launches_of(cases: Iterable[Case], target: str) -> Iterator[tuple[Case, list[Launch]]]:
+    """Start each case's launcher for the target; yield the case and its launches."""
+    for name, options in cases:
+        with compiling(target) as launches:
+            try:
+                LAUNCHERS[name](**options)
+            except Exception as error:
+                raise RuntimeError(f"{name} {options} for {target}") from error
+        yield (name, options), launches
+
+
+def records(cases: Iterable[Case], target: str, disassembled: Container[str] | None = None) -> Iterator[list[dict[str, Any]]]:
+    """Yield for each case what its launches compiled, every kernel once; instructions of the named kernels, or of all."""
+    read: dict[int, dict[str, Any]] = {}
+    for _, launches in launches_of(cases, target):
+        distinct = {id(launch.compiled): launch for launch in launches}
+        for key, launch in distinct.items():
+            if key not in read:
+                instructions = disassembled is None or launch.kernel in disassembled
+                read[key] = read_machine_code(launch.compiled, instructions=instructions) | launch.options
+        yield [launch.called | read[key] for key, launch in distinct.items()]
+
+
+def print_table(targets: list[str]) -> None:
+    """Print registers, spilled words, shared memory and instructions of every kernel, as Markdown."""
+    import triton
+
+    sys.stdout.write(f"Triton {triton.__version__}. Spills in words; loops: instructions (products among them).\n\n")
+    sys.stdout.write("| target | case | kernel | tile | registers | spilled | shared KB | products | instructions | loops |\n")
+    sys.stdout.write("|" + " --- |" * 10 + "\n")
+    for target in targets:
+        seen: set[str] = set()
+        cases = TABLE | (VARIANTS if target == "hopper" else {})
+        for case, found in zip(cases, records(cases.values(), target), strict=True):
+            for kernel in found:
+                line = " | ".join(map(str, _cells(kernel)))
+                if line not in seen:
+                    seen.add(line)
+                    sys.stdout.write(f"| {target} | {case} | {line} |\n")
+                    sys.stdout.flush()
+
+
+def _cells(kernel: dict[str, Any]) -> Iterator[Any]:
+    arguments = kernel["arguments"]
+    yield kernel["kernel"]
+    sides = [arguments[name] for name in ("BC", "BS", "BK") if name in arguments]
+    yield f"{' x '.join(map(str, sides))} {kernel['num_warps']}w {kernel['num_stages']}s" if len(sides) == 3 else ""
+    yield f"{kernel['registers']}" + (f" of {kernel['maxnreg']}" if kernel["maxnreg"] else "")
+    yield kernel["spilled"]
+    yield round(kernel["shared"] / 1024, 1)
+    yield f"{kernel['n_products']} {' '.join(kernel['products'])}" if kernel["products"] else ""
+    yield kernel["instructions"]
+    yield ", ".join(f"{size} ({products})" for size, products in kernel["loops"] if products)
+
+
+def write_cache(file: Path) -> None:
+    """Compile for sm_90 what a first run needs, into a fresh cache that is packed; count what a second process finds in it."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        compiled = _kernels_compiled(Path(folder))
+        seconds = time.perf_counter() - started
+        with tarfile.open(file, "w:gz") as archive:
+            archive.add(folder, ".")
+        with tempfile.TemporaryDirectory() as other:
+            with tarfile.open(file) as archive:
+                archive.extractall(other)
+            again = _kernels_compiled(Path(other))
+    sys.stdout.write(f"{compiled} kernels in {seconds:.0f} s, {file.stat().st_size / 1e6:.2f} MB; from the file: {again} compiled\n")
+    if again:
+        raise SystemExit("a second process does not find every kernel in the file")
+
+
+def _kernels_compiled(cache: Path) -> int:
+    """Return how many kernels a process of its own compiles with this cache."""
+    environment = os.environ | {"TRITON_CACHE_DIR": str(cache), "TRITON_STORE_BINARY_ONLY": "1"}
+    done = subprocess.run([sys.executable, __file__, "compile"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("table").add_argument("--targets", default="hopper,ampere,amd", help="from " + ", ".join(TARGETS))
+    commands.add_parser("cache").add_argument("file", type=Path)
+    read = commands.add_parser("read")
+    read.add_argument("target", choices=TARGETS)
+    read.add_argument("cases", type=json.loads)
+    commands.add_parser("compile")
+    given = parser.parse_args()
+    if given.command == "table":
+        print_table(given.targets.split(","))
+    elif given.command == "cache":
+        write_cache(given.file)
+    elif given.command == "read":
+        json.dump(list(records(given.cases, given.target, READ_IN_TESTS)), sys.stdout)
+    else:
+        new = sum(launch.cached is False for _, launches in launches_of(first_run(), "hopper") for launch in launches)
+        sys.stdout.write(f"{new}\n")
+
+
+if __name__ == "__main__":
+    main()
