@@ -34,7 +34,7 @@ PRECISIONS: dict[str, dict[str, Any]] = {
     "fp16": {"precision": "fp16"},
     "tf32": {"precision": "tf32"},
     "ieee": {"precision": "ieee"},
-    "float64": {"weights": "float64"},
+    "float64": {"weights": "float64", "samples": "float64"},
 }
 TABLE: dict[str, Case] = {
     **{
@@ -52,32 +52,42 @@ VARIANTS: dict[str, Case] = {  # of sm_90; each says its name in the table of ti
     for activation in ("relu", "gelu", "softplus")
     if precision in ("auto", "tf32")
 }
-# The first run's data: MNIST's N, D and C; few and many candidates; many classes; small data of its smoke test.
-SIZES: tuple[dict[str, Any], ...] = ({"classes": (6000,) * 10}, {"classes": (60,) * 1000}, {})
-POOLS = (300, 1000, 10_000, 100_000)
+# Data of a first run: those of the smoke test and the device tests, and the report's.
+RAGGED: dict[str, Any] = {"classes": (700, 1, 300, 256, 5, 1025), "D": 83, "M": 301}
+MNIST: dict[str, Any] = {"classes": (6000,) * 10, "D": 784}
+WIDE: dict[str, Any] = {"classes": (60,) * 1000, "D": 4096, "M": 100_000}
 READ_IN_TESTS = {"pure_runs", "mixed_tiles", "update_gains"}  # instruction by instruction; of the others registers and the stack
 
 
 def first_run() -> Iterator[Case]:
-    """Yield what a first run starts."""
-    for options in PRECISIONS.values():
-        for M in POOLS:
-            for size in SIZES:
-                yield "moments", options | size | {"M": M}
-    for activation in ACTIVATIONS:
-        yield "moments", {"activation": activation}
-        yield "activations", {"activation": activation}
-        yield "activations", {"activation": activation, "weights": "float64"}
-    for samples in ("float16", "bfloat16", "float64", "int64", "bool"):
-        yield "moments", {"samples": samples}
-    yield "moments", {"centred": True, "samples": "uint8"}
-    yield "moments", {"spread": True}
+    """Yield what a first run starts on sm_90."""
+    for precision, options in PRECISIONS.items():
+        for M in (1000, 10_000, 100_000, 1_000_000):
+            yield "moments", options | MNIST | {"M": M}
+        for activation in ACTIVATIONS:
+            yield "moments", options | RAGGED | {"activation": activation}
+        if precision in ("auto", "fp16", "tf32"):
+            yield "moments", options | WIDE
+            for variant in ("nested", "two programs", "deep"):
+                yield "moments", options | RAGGED | {"variant": variant}
+                yield "moments", options | MNIST | {"M": 100_000, "variant": variant}
+    for classes in ((60,) * 200, (1,), (256,), (5000, 3)):
+        yield "moments", RAGGED | {"classes": classes}
+    for samples in ("float32", "float16", "bfloat16", "uint8", "int64", "float64"):
+        for weights in ("float32", "float16", "bfloat16"):
+            yield "moments", RAGGED | {"samples": samples, "weights": weights}
+    yield "moments", RAGGED | {"transposed": True}
     for window in (64, 128, 256, 512, 1024):
-        for groups in (1, 10):
-            yield "selection", {"window": window, "groups": groups}
-    for targets in (1, 3, 10, 16, 100):
-        for M in (100, 1600):
-            yield "pursuit", {"targets": targets, "M": M}
+        for owed in (window // 4, window // 4 - 1):
+            yield "selection", {"window": window, "owed": owed}
+    yield "selection", {"window": 64, "owed": 1}
+    for activation in ACTIVATIONS:
+        for weights in ("float32", "float64"):
+            for n in (700, 10_000):
+                yield "activations", {"activation": activation, "weights": weights, "n": n}
+    for targets in (1, 3, 5, 10, 250):
+        for M in (333, 2000):
+            yield "pursuit", {"targets": targets, "M": M, "n": 700}
 
 
 def launches_of(cases: Iterable[Case], target: str) -> Iterator[tuple[Case, list[Launch]]]:

@@ -138,6 +138,7 @@ def launch_moments(
     D: int = 784,
     centred: bool = False,
     spread: bool = False,
+    transposed: bool = False,
     variant: str | None = None,
     tiles: Mapping[str, Any] | None = None,
 ) -> None:
@@ -147,11 +148,11 @@ def launch_moments(
     ----------
     classes : samples of each class.
     centred, spread : what the features' kernels, which do not run, would say.
+    transposed : whether W and X lie in memory as their transposes do.
     variant : a name in ``tiles.variants``, in place of the first.
     tiles : {"pure": fields of a Tile, "mixed": ..., "tma": ...}, tiles that are in no table.
     """
-    X = torch.zeros((sum(classes), D), dtype=getattr(torch, samples))
-    W = torch.zeros((D, M), dtype=getattr(torch, weights))
+    X, W = _unread(sum(classes), D, samples, transposed), _unread(D, M, weights, transposed)
     codes = torch.from_numpy(np.repeat(np.arange(len(classes)), classes))
     measure = gpu_moments.measure_features
     with ExitStack() as stack:
@@ -163,11 +164,11 @@ def launch_moments(
         gpu_moments.class_moments(W, X, codes, np.arange(len(classes)), bias=_zeros(M), activation=activation, precision=precision)
 
 
-def launch_selection(window: int = 64, groups: int = 2, D: int = 50) -> None:
-    """Start ``select`` on groups whose windows have this size."""
+def launch_selection(window: int = 64, owed: int | None = None, groups: int = 2, D: int = 50) -> None:
+    """Start ``select`` on groups whose windows have this size, and that are owed as many picks; by default about the most."""
     M = groups * 2 * window
     W = torch.rand((D, M), generator=torch.Generator().manual_seed(0))
-    quota = torch.full((groups,), window // WINDOW_PER_PICK - 1)
+    quota = torch.full((groups,), owed or window // WINDOW_PER_PICK - 1)
     select(W, torch.rand(M, dtype=torch.float64), torch.arange(M) % groups, quota)
 
 
@@ -183,11 +184,18 @@ def launch_pursuit(
 
 def launch_activations(activation: str = "relu", weights: str = "float32", M: int = 100, n: int = 200) -> None:
     """Start ``activations``."""
-    activations(torch.zeros((50, M), dtype=getattr(torch, weights)), torch.zeros((n, 50)), bias=_zeros(M), activation=activation)
+    activations(_zeros(50, M, kind=weights), _zeros(n, 50, kind="float32"), bias=_zeros(M), activation=activation)
 
 
-def _zeros(M: int) -> torch.Tensor:
-    return torch.zeros(M, dtype=torch.float64)
+def _zeros(*shape: int, kind: str = "float64") -> torch.Tensor:
+    return torch.zeros(shape, dtype=getattr(torch, kind))
+
+
+def _unread(rows: int, columns: int, kind: str, transposed: bool) -> torch.Tensor:
+    """Return a matrix that only kernels would read: as it was never written, it takes no memory."""
+    shape = (columns, rows) if transposed else (rows, columns)
+    matrix = torch.empty(shape, dtype=getattr(torch, kind))
+    return matrix.T if transposed else matrix
 
 
 LAUNCHERS: dict[str, Callable[..., None]] = {
