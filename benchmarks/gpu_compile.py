@@ -3,7 +3,7 @@
 ``python benchmarks/gpu_compile.py table [--targets hopper,ampere,amd]`` prints registers and spills of every kernel.
 ``python benchmarks/gpu_compile.py cache FILE.tar.gz`` compiles for sm_90 what a first run needs. Where the file is unpacked into
 TRITON_CACHE_DIR, beside the same triton and the same tree, none of these kernels is compiled again.
-``python benchmarks/gpu_compile.py read TARGET CASES`` is for the tests: JSON in, JSON out.
+``python benchmarks/gpu_compile.py read TARGET CASES`` is for the tests: JSON in, JSON out. ``--cases`` gives the others less to do.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def records(cases: Iterable[Case], target: str, disassembled: Container[str] | N
         yield [launch.called | read[key] for key, launch in distinct.items()]
 
 
-def print_table(targets: list[str]) -> None:
+def print_table(targets: list[str], cases: dict[str, Case] | None = None) -> None:
     """Print registers, spilled words, shared memory and instructions of every kernel, as Markdown."""
     import triton
 
@@ -122,8 +122,8 @@ def print_table(targets: list[str]) -> None:
     sys.stdout.write("|" + " --- |" * 10 + "\n")
     for target in targets:
         seen: set[str] = set()
-        cases = TABLE | (VARIANTS if target == "hopper" else {})
-        for case, found in zip(cases, records(cases.values(), target), strict=True):
+        shown = cases or TABLE | (VARIANTS if target == "hopper" else {})
+        for case, found in zip(shown, records(shown.values(), target), strict=True):
             for kernel in found:
                 line = " | ".join(map(str, _cells(kernel)))
                 if line not in seen:
@@ -145,49 +145,54 @@ def _cells(kernel: dict[str, Any]) -> Iterator[Any]:
     yield ", ".join(f"{size} ({products})" for size, products in kernel["loops"] if products)
 
 
-def write_cache(file: Path) -> None:
+def write_cache(file: Path, cases: str) -> None:
     """Compile for sm_90 what a first run needs, into a fresh cache that is packed; count what a second process finds in it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        compiled = _kernels_compiled(Path(folder))
+        compiled = _kernels_compiled(Path(folder), cases)
         seconds = time.perf_counter() - started
         with tarfile.open(file, "w:gz") as archive:
             archive.add(folder, ".")
         with tempfile.TemporaryDirectory() as other:
             with tarfile.open(file) as archive:
                 archive.extractall(other)
-            again = _kernels_compiled(Path(other))
+            again = _kernels_compiled(Path(other), cases)
     sys.stdout.write(f"{compiled} kernels in {seconds:.0f} s, {file.stat().st_size / 1e6:.2f} MB; from the file: {again} compiled\n")
     if again:
         raise SystemExit("a second process does not find every kernel in the file")
 
 
-def _kernels_compiled(cache: Path) -> int:
-    """Return how many kernels a process of its own compiles with this cache."""
+def _kernels_compiled(cache: Path, cases: str) -> int:
+    """Return how many kernels a process of its own compiles with this cache; an empty list of cases in JSON means all."""
     environment = os.environ | {"TRITON_CACHE_DIR": str(cache), "TRITON_STORE_BINARY_ONLY": "1"}
-    done = subprocess.run([sys.executable, __file__, "compile"], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, __file__, "compile", "--cases", cases], env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
     return int(done.stdout)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("table").add_argument("--targets", default="hopper,ampere,amd", help="from " + ", ".join(TARGETS))
-    commands.add_parser("cache").add_argument("file", type=Path)
+    table, cache, compile_ = (commands.add_parser(name) for name in ("table", "cache", "compile"))
+    for command in (table, cache, compile_):
+        command.add_argument("--cases", default="[]", help="JSON, [[launcher, options], ...]")
+    table.add_argument("--targets", default="hopper,ampere,amd", help="from " + ", ".join(TARGETS))
+    cache.add_argument("file", type=Path)
     read = commands.add_parser("read")
     read.add_argument("target", choices=TARGETS)
-    read.add_argument("cases", type=json.loads)
-    commands.add_parser("compile")
+    read.add_argument("cases")
     given = parser.parse_args()
+    cases: list[Case] = json.loads(given.cases)
     if given.command == "table":
-        print_table(given.targets.split(","))
+        print_table(given.targets.split(","), {f"{name} {options}": (name, options) for name, options in cases})
     elif given.command == "cache":
-        write_cache(given.file)
+        write_cache(given.file, given.cases)
     elif given.command == "read":
-        json.dump(list(records(given.cases, given.target, READ_IN_TESTS)), sys.stdout)
+        json.dump(list(records(cases, given.target, READ_IN_TESTS)), sys.stdout)
     else:
-        new = sum(launch.cached is False for _, launches in launches_of(first_run(), "hopper") for launch in launches)
-        sys.stdout.write(f"{new}\n")
+        launched = launches_of(cases or first_run(), "hopper")
+        sys.stdout.write(f"{sum(launch.cached is False for _, launches in launched for launch in launches)}\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ launch's. A group of cases shares a process. Not every combination: the shapes t
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -109,11 +110,16 @@ KERNELS = {
 
 def read(target, cases):
     """Compile each case in one process without the interpreter; return the records of benchmarks/gpu_compile.py for each."""
+    return json.loads(gpu_compile("read", target, json.dumps(cases)))
+
+
+def gpu_compile(*arguments):
+    """Run the command without the interpreter; return what it prints."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    command = [sys.executable, ROOT / "benchmarks" / "gpu_compile.py", "read", target, json.dumps(cases)]
+    command = [sys.executable, ROOT / "benchmarks" / "gpu_compile.py", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert not done.returncode, f"{cases} for {target} do not compile:\n{done.stderr[-4000:]}"
-    return json.loads(done.stdout)
+    assert not done.returncode, f"{arguments}:\n{done.stderr[-4000:]}"
+    return done.stdout
 
 
 def programs_at_a_time(found):
@@ -226,6 +232,15 @@ def test_a_tile_too_large_is_seen_to_spill():
     [found] = [found for found in kernels if found["kernel"] == "pure_runs"]
     with pytest.raises(AssertionError, match="spills"):
         assert_machine_code("hopper", found)
+
+
+def test_the_commands(tmp_path):
+    """A table has a row for each kernel; a second process finds what is packed."""
+    few = ("--cases", json.dumps([("selection", {"window": 64})]))
+    rows = gpu_compile("table", "--targets", "ampere,amd", *few).splitlines()[4:]
+    assert [(row.split(" | ")[0], row.split(" | ")[2]) for row in rows] == [("| ampere", "window_greedy"), ("| amd", "window_greedy")]
+    says = gpu_compile("cache", tmp_path / "kernels.tar.gz", *few)
+    assert re.fullmatch(r"1 kernels in \d+ s, 0\.\d\d MB; from the file: 0 compiled\n", says)
 
 
 def test_rounded_scalars_leave_a_bound_a_bound():
