@@ -1,7 +1,13 @@
 """The counter of a device's work: what it takes for an operation, a launch, a copy."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from conftest import ROOT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", minversion="3.5")
@@ -41,3 +47,16 @@ def test_a_launch_is_counted_once_and_still_computes():
     work = count_device_work(lambda: activate_rows[(1, 1)](z, bias, 2, 3, ACT="relu", BM=2, BN=4))
     assert work == Work(launches=1, bytes=24 + 16)
     assert (z == 0).all()
+
+
+def test_a_small_pool_asks_little_of_the_device():
+    """Below M = 10,000 the product is short and what surrounds it decides."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "benchmarks/device_work.py"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr[-4000:]
+    found = json.loads(done.stdout)
+    requests = {name: sum(work[kind] for kind in ("operations", "launches", "copies")) for name, work in found.items() if name != "X"}
+    assert requests["features"] <= 5
+    assert found["features"]["bytes"] <= 1.1 * found["X"]["bytes"]
+    assert requests["class_moments"] <= 40
