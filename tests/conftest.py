@@ -21,26 +21,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def mend_interpreter() -> None:
-    """Let the interpreter of Triton before 3.7 take a loop's bounds from a kernel's arguments with NumPy 2.4 and later.
-
-    It holds a scalar as an array of shape (1,) and calls ``int`` on it, which these NumPy versions refuse; Triton 3.7 squeezes it first.
-    """
-    import triton
-    from triton.runtime import interpreter
-
-    if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7):
-        return
-    patch = interpreter._patch_lang_tensor  # at every launch
-
-    def patch_and_mend(tensor: type, *scope: object) -> None:
-        patch(tensor, *scope)
-        tensor.__index__ = lambda self: self.handle.data.item()
-
-    interpreter._patch_lang_tensor = patch_and_mend
-
-
 if os.environ.get("TRITON_INTERPRET") == "1" and find_spec("triton"):
+    from interpreter import mend_interpreter  # of benchmarks/
+
     mend_interpreter()
 
 ROOT = Path(__file__).resolve().parent.parent

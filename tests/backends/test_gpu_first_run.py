@@ -1,0 +1,203 @@
+"""The first run on a device, rehearsed in Triton's interpreter: benchmarks/first_run.sh and what it starts."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from gpu_cases import torch
+
+import gpu_machine  # isort: skip - before what else is in benchmarks/
+import gpu_report
+import gpu_results
+import gpu_smoke
+import gpu_sweep
+import gpu_targets
+from gpu_results import Results, Row
+
+SCRIPT = ROOT / "benchmarks" / "first_run.sh"
+
+
+def environment(**more):
+    """This process's, without what the runner of the tests put there: the inner run is one of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "NC_FAST_")) and name != "OUT"}
+    return kept | {"TRITON_INTERPRET": "1", "PYTHON": sys.executable} | more
+
+
+def first_run(*arguments, **more):
+    return subprocess.run(
+        ["bash", SCRIPT, *arguments], env=environment(**more), capture_output=True, text=True, check=False, cwd=ROOT.parent, timeout=900
+    )
+
+
+def steps(folder, part):
+    """Return the table of a command: the name of a step, and how it ended."""
+    lines = [line.split("\t") for line in (folder / f"{part}.steps.tsv").read_text().splitlines()]
+    return {name: how for name, _, _, how in lines}
+
+
+def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
+    rows = gpu_report.main(["--tiny", "--out", str(tmp_path / "report.json")])
+    assert not [row for row in rows if row.stage == "failed"], capsys.readouterr().out
+    assert {"ceiling", "prepare", "kernels", "moments", "campaign", "select", "agree", "pursue"} == {row.stage for row in rows}
+    assert {row.name for row in rows if row.stage == "kernels"} == {"auto", "fp16", "tf32", "ieee"}
+    assert all(row.notes["same bits"] for row in rows if row.stage == "moments")
+    assert all(row.notes["same position"] == row.notes["of"] for row in rows if row.stage == "agree" and row.name.startswith("auto"))
+    assert json.loads((tmp_path / "report.json").read_text())["rows"] == [row.__dict__ for row in rows]
+
+
+def test_a_report_that_is_killed_leaves_what_it_measured(tmp_path):
+    path = tmp_path / "report.json"
+    command = [sys.executable, ROOT / "benchmarks" / "gpu_report.py", "--tiny", "--out", path]
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL) as report:
+        try:
+            while report.poll() is None and not (path.exists() and len(json.loads(path.read_text())["rows"]) >= 8):
+                time.sleep(0.05)
+        finally:
+            report.kill()
+    whole = json.loads(path.read_text())
+    assert report.returncode == -9, "it ended before it was killed"
+    assert [row["stage"] for row in whole["rows"]][:7] == ["ceiling"] * 6 + ["prepare"]
+    assert whole["rows"][6]["seconds"] > 0
+    assert "device CPU, interpreting" in gpu_results.table(path)
+
+
+def test_a_measurement_that_fails_is_a_row_and_the_others_go_on(tmp_path):
+    def broken():
+        yield Row("one", "before")
+        raise torch.OutOfMemoryError("too large")
+
+    results = Results(tmp_path / "rows.json", {})
+    results.collect([broken, lambda: iter([Row("two", "after")])])
+    found = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["stage"] for row in found] == ["one", "failed", "two"]
+    assert found[1]["notes"]["error"] == "too large"
+
+
+def test_the_smoke_test_ends_at_the_first_wrong_value(monkeypatch, capsys):
+    right = gpu_smoke.class_moments
+
+    def wrong(*arguments, precision, **options):
+        found = right(*arguments, precision=precision, **options)
+        found.mean[2, 5] += 1e-3 * (precision == "auto")
+        return found
+
+    monkeypatch.setattr(gpu_smoke, "class_moments", wrong)
+    monkeypatch.setattr(sys, "argv", ["gpu_smoke.py"])
+    monkeypatch.setattr(gpu_smoke, "CHECKS", {name: gpu_smoke.CHECKS[name] for name in ("fp16", "auto", "tf32")})
+    assert gpu_smoke.main() == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("right  fp16")
+    assert said[1].startswith("WRONG  auto: moments differ from float64's by 0.001")
+    assert len(said) == 2
+
+
+def test_the_smoke_test_sees_values_that_are_no_numbers():
+    problem = gpu_smoke.Problem.draw(gpu_machine.Machine(1))
+    found = problem.moments()
+    assert problem.error(found) <= gpu_smoke.ERROR["auto"]
+    found.m2[1, 3] = torch.nan
+    assert problem.error(found) == float("inf")
+
+
+def test_the_sweep_tells_wrong_tiles(monkeypatch, tmp_path):
+    right = gpu_smoke.Problem.error
+    monkeypatch.setattr(gpu_smoke.Problem, "error", lambda self, found: right(self, found) + 1)
+    monkeypatch.setattr(gpu_sweep, "PRECISIONS", ("fp16",))
+    rows = gpu_sweep.main(["--tiny", "--out", str(tmp_path / "sweep.json")])
+    assert [row.name for row in rows] == ["fp16, pointers", "fp16, tensor maps"]
+    assert not any(row.notes["right"] for row in rows)
+    assert all(row.seconds > 0 for row in rows)
+
+
+LARGE = gpu_targets.LARGE
+ROWS = [
+    Row("kernels", "fp16", LARGE, notes={"of cuBLAS's rate": 0.81}),
+    Row("kernels", "auto", LARGE, notes={"of cuBLAS's rate": 0.84}),
+    Row("moments", "fp16", LARGE, notes={"over its kernels": 1.2, "same bits": True}),
+    Row("moments", "auto", LARGE, notes={"over its kernels": 1.1, "same bits": True}),
+    Row("campaign", "nc_fast", gpu_targets.CAMPAIGN, notes={"us a candidate": 0.5}),
+    Row("campaign", "original, matrix", "N=60000 D=784 M=90000 C=10 k=1000", notes={"us a candidate": 30.0}),
+    Row("campaign", "original, basis", "N=60000 D=784 M=90000 C=10 k=1000", notes={"us a candidate": 9.0}),
+    Row("agree", "auto, alpha 0.0", "mnist N=60000 M=20000 k=1000", notes={"same position": 1000, "of": 1000}),
+    Row("agree", "auto, alpha 0.5", "mnist N=60000 M=20000 k=1000", notes={"same position": 998, "of": 1000}),
+    Row("agree", "fp16, alpha 0.5", "mnist N=60000 M=20000 k=1000", notes={"same position": 970, "of": 1000}),
+]
+
+
+@pytest.mark.parametrize(
+    ("target", "verdict"),
+    [
+        ("fp16 kernels", ">= 0.8: 0.81, met"),
+        ("auto kernels", ">= 0.85: 0.84, MISSED"),
+        ("tf32 kernels", ">= 0.85: not measured"),
+        ("class_moments over its kernels", "<= 1.15: 1.2, MISSED"),
+        ("campaign at M = 1e5, times the original's speed", ">= 20: 18, MISSED"),
+        ("campaign at M = 1e5, times the CPU backend's speed", ">= 100: not measured"),
+        ("picks of auto on MNIST", "<= 0: 2, MISSED"),
+        ("whether any call gave other bits", "<= 0: 0, met"),
+    ],
+)
+def test_targets_are_met_missed_or_not_measured(target, verdict):
+    (line,) = [line for line in gpu_targets.verdicts(ROWS) if line.startswith(f"target: {target}")]
+    assert line.endswith(verdict)
+
+
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+    {case}
+esac
+exit 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("case", "part", "ended"),
+    [
+        ("*gpu_smoke*) exit 1 ;;", "first", {"import, versions": "ok", "smoke test": "failed, exit status 1"}),
+        (
+            "*pytest*tests*) exit 3 ;;",
+            "first",
+            {"import, versions": "ok", "smoke test": "ok", "device tests": "failed, exit status 3", "report": "ok"},
+        ),
+        (
+            "*gpu_report.py*) kill -KILL $$ ;;",
+            "first",
+            {"import, versions": "ok", "smoke test": "ok", "device tests": "ok", "report": "killed"},
+        ),
+        ("*_projector*) exit 1 ;; *setup.py*) echo built ;;", "first", {"build nc_fast._projector": "ok", "report": "ok"}),
+    ],
+    ids=["wrong values", "failing tests", "killed", "bare tree"],
+)
+def test_a_step_that_fails_is_a_line_and_only_the_smoke_test_ends_the_run(case, part, ended, tmp_path):
+    python = tmp_path / "python"
+    python.write_text(STAND_IN.format(case=case))
+    python.chmod(0o755)
+    done = first_run("--rehearse", part, "--out", tmp_path / "out", PYTHON=str(python))
+    found = steps(tmp_path / "out", part)
+    assert {name: found[name] for name in ended} == ended
+    assert len(found) == len(ended) or "build nc_fast._projector" in found
+    assert done.returncode == (0 if set(ended.values()) == {"ok"} else 1)
+    assert "report\t" in done.stdout or "smoke test\t" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["third"], ["--out"]], ids=" ".join)
+def test_the_script_refuses_what_it_does_not_know(arguments, tmp_path):
+    done = first_run(*arguments, OUT=str(tmp_path / "out"))
+    assert done.returncode
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_rehearsal_passes(tmp_path):
+    done = first_run("--rehearse", "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for part in ("first", "second"):
+        assert set(steps(tmp_path, part).values()) == {"ok"}
+    assert len(list(tmp_path.iterdir())) <= 8
+    assert "passed" not in done.stdout.partition("== report")[0]  # device tests are collected, and skipped without one
+    assert "skipped" in done.stdout
+    assert len(done.stdout.partition("== Summary of the second")[2]) < 12_000
