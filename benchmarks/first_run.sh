@@ -155,7 +155,7 @@ second() {
     profile
     sanitize
     # Compiling takes most of it: ConSan puts a check before every access to shared memory.
-    step "ConSan of the product kernels" 90 "$PYTHON" benchmarks/gpu_watched.py consan || true
+    step "ConSan of the product kernels" 60 "$PYTHON" benchmarks/gpu_watched.py consan || true
 }
 
 summary() { # PART: the end of what is printed is what is surely seen

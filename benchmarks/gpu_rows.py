@@ -200,4 +200,4 @@ def host_waits(machine: Machine, call: Callable[[], Any]) -> int | None:
             call()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(warning.message) for warning in caught)
+    return sum("called a synchronizing" in str(warning.message) for warning in caught)

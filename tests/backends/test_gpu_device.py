@@ -13,8 +13,10 @@ from nc_fast.testing import assert_moments_match, assert_picks_follow_rules
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton", minversion="3.5")
 
-from nc_fast.backends.gpu import columns, layout, moments, pursue, runtime, samples, select  # noqa: E402 - after the skips
+from nc_fast.backends.gpu import columns, layout, moments, pursue, runtime, samples, select, tiles  # noqa: E402 - after the skips
 from nc_fast.backends.gpu.device import interpreting  # noqa: E402
+from nc_fast.backends.gpu.features import measure_features  # noqa: E402
+from nc_fast.backends.gpu.precision import choose_arithmetic  # noqa: E402
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,9 +49,10 @@ def same_bits(a, b):
 def assert_close_to_reference(found, W, X, codes, bias, activation, tolerance):
     exact = reference_moments(W, X, codes, found.classes, bias=bias, activation=activation)
     deviation = np.sqrt(exact.m2 / np.maximum(exact.count - 1, 1)[:, None])
-    np.testing.assert_allclose(found.mean.cpu(), exact.mean, rtol=0, atol=tolerance * deviation.max())
+    scale = deviation.max() or np.abs(exact.mean).max()  # one sample alone deviates from nothing
+    np.testing.assert_allclose(found.mean.cpu(), exact.mean, rtol=0, atol=tolerance * scale)
     got = np.sqrt(found.m2.cpu().numpy() / np.maximum(exact.count - 1, 1)[:, None])
-    np.testing.assert_allclose(got, deviation, rtol=0, atol=tolerance * deviation.max())
+    np.testing.assert_allclose(got, deviation, rtol=0, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize("precision", ERROR)
@@ -69,6 +72,31 @@ def test_moments_in_float64(rng, activation):
 def test_many_and_few_classes(rng, counts):
     given = problem(rng, counts)
     assert_close_to_reference(run(*given), *given, "relu", ERROR["auto"])
+
+
+@pytest.mark.parametrize("precision", ERROR)
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_every_tile_shape_that_may_be_chosen(rng, activation, precision, monkeypatch):
+    given, device = problem(rng), torch.empty(0, device="cuda").device
+    arithmetic = choose_arithmetic(precision, torch.float32, torch.float32, centred=False, spread=False)
+    for shape in tiles.variants(runtime.target(device), arithmetic, activation).values():
+        monkeypatch.setattr(moments, "choose_tiles", lambda *_, shape=shape: shape)
+        assert_close_to_reference(run(*given, activation, precision), *given, activation, ERROR[precision])
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("N", [2, 5000])
+def test_features(rng, N, order):
+    size = 2.0 ** rng.integers(-100, 100, 83)
+    X = (rng.normal(size=(N, 83)) * size + size * 10 * (np.arange(83) % 2)).astype(np.float32, order=order)
+    found = measure_features(torch.from_numpy(X).cuda(), torch.empty(0, device="cuda").device)
+    X = X.astype(np.float64)
+    np.testing.assert_allclose(found.mean.cpu() / size, X.mean(0) / size, rtol=0, atol=1e-12)
+    centred = np.abs(X.mean(0)) > 4 * X.std(0)
+    np.testing.assert_array_equal(found.shift.cpu(), np.where(centred, found.mean.cpu(), 0))
+    largest = np.abs(X - found.shift.cpu().numpy()).max(0)
+    np.testing.assert_array_equal(found.scale.cpu(), np.ldexp(1.0, -np.frexp(largest)[1]))
+    np.testing.assert_array_equal(found.unscale.cpu(), np.ldexp(1.0, np.frexp(largest)[1]))
 
 
 @pytest.mark.parametrize("samples", ["float16", "bfloat16", "uint8", "int64"])
