@@ -11,8 +11,8 @@
 #
 # It needs a copy of this tree and a python3 (or what PYTHON names) with torch, triton, numpy, numba, scipy, threadpoolctl, pybind11,
 # setuptools, pytest, pytest-xdist and a C++ compiler. It is faster with, in the ignored folder .carry/:
-#   .carry/triton-cache.tar.gz   kernels compiled elsewhere by the same Triton, packed from within its cache folder
-#   .carry/shared/data/mnist/    MNIST, where NC_FAST_SHARED names no folder and ../shared is absent
+#   .carry/triton-cache.tar.gz   compiled kernels, by `python benchmarks/gpu_compile.py cache` of the same tree with the same triton
+#   .carry/shared/data/mnist/    MNIST, where NC_FAST_SHARED names no folder and ../shared is absent; without it agreement is skipped
 # A compiled nc_fast/_projector*.so for the same Python may be carried too; otherwise it is built.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -91,7 +91,7 @@ def test_features(rng, N, order):
     X = (rng.normal(size=(N, 83)) * size + size * 10 * (np.arange(83) % 2)).astype(np.float32, order=order)
     found = measure_features(torch.from_numpy(X).cuda(), torch.empty(0, device="cuda").device)
     X = X.astype(np.float64)
-    np.testing.assert_allclose(found.mean.cpu() / size, X.mean(0) / size, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.mean.cpu().numpy() / size, X.mean(0) / size, rtol=0, atol=1e-12)
     centred = np.abs(X.mean(0)) > 4 * X.std(0)
     np.testing.assert_array_equal(found.shift.cpu(), np.where(centred, found.mean.cpu(), 0))
     largest = np.abs(X - found.shift.cpu().numpy()).max(0)

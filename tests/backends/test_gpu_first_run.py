@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 import time
+import warnings
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from conftest import ROOT
@@ -13,10 +16,13 @@ from gpu_cases import torch
 import gpu_machine  # isort: skip - before what else is in benchmarks/
 import gpu_report
 import gpu_results
+import gpu_rows
 import gpu_smoke
 import gpu_sweep
 import gpu_targets
 from gpu_results import Results, Row
+
+from nc_fast.backends.gpu.select import select
 
 SCRIPT = ROOT / "benchmarks" / "first_run.sh"
 
@@ -111,6 +117,85 @@ def test_the_sweep_tells_wrong_tiles(monkeypatch, tmp_path):
     assert [row.name for row in rows] == ["fp16, pointers", "fp16, tensor maps"]
     assert not any(row.notes["right"] for row in rows)
     assert all(row.seconds > 0 for row in rows)
+
+
+class StandInEvent:
+    """A CUDA event that takes the host's time."""
+
+    def __init__(self, enable_timing):
+        assert enable_timing
+
+    def record(self):
+        self.at = time.perf_counter()
+
+    def elapsed_time(self, end):
+        return (end.at - self.at) * 1e3
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A machine that takes itself for a GPU: what torch asks of a device is answered here, kernels are interpreted."""
+    machine = gpu_machine.Machine(2)
+    machine.gpu = True
+    waits = []
+    answers = {
+        "Event": StandInEvent,
+        "_sleep": lambda cycles: None,
+        "synchronize": lambda device: None,
+        "empty_cache": lambda: None,
+        "reset_peak_memory_stats": lambda device: None,
+        "max_memory_allocated": lambda device: 3 << 30,
+        "mem_get_info": lambda device: (100_000, 100_000),
+        "get_device_name": lambda device: "stand-in",
+        "set_sync_debug_mode": waits.append,
+    }
+    for name, answer in answers.items():
+        monkeypatch.setattr(torch.cuda, name, answer)
+    monkeypatch.setattr(gpu_rows, "launched", launched_stand_in)
+    monkeypatch.setattr(gpu_sweep, "launched", launched_stand_in)
+    monkeypatch.setattr(gpu_rows, "select", warning_select)
+    return machine
+
+
+@contextmanager
+def launched_stand_in(kernel):
+    yield [SimpleNamespace(n_regs=168, n_spills=0)]
+
+
+def warning_select(*arguments, **options):
+    warnings.warn("Synchronization debug mode is a prototype feature and does not yet detect all synchronizing operations", stacklevel=1)
+    for _ in range(3):
+        warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+    return select(*arguments, **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*ynchroniz")
+def test_what_only_a_device_tells_is_in_the_rows(stand_in, monkeypatch):
+    shape, ceilings = gpu_machine.Shape(60, 9, 40, 3, 6), gpu_machine.Ceilings(stand_in, 8, 1 << 10)
+    *_, kernels, whole = gpu_rows.moments_rows(stand_in, shape, ("auto",))
+    assert kernels.notes["registers, spills"] == "168, 0"
+    assert whole.notes["GiB beyond inputs"] == pytest.approx(3, abs=0.01)
+    (selection,) = gpu_rows.selection_rows(stand_in, shape, ceilings, {"one pool": 1})
+    assert selection.notes["host waits"] == 3
+    monkeypatch.setattr(gpu_sweep, "error_of", lambda *_: 0.0)
+    row = next(gpu_sweep.sweep_rows(stand_in, shape, "fp16"))
+    assert row.notes["registers, spills"] == [(168, 0)] * 2
+    assert stand_in.facts()["device"] == "stand-in"
+
+
+def test_the_original_gets_fewer_candidates_where_its_activations_do_not_fit(stand_in, monkeypatch):
+    given, right = [], gpu_rows.original.campaign_torch
+
+    def short_of_memory(W, *arguments, **options):
+        given.append(W.shape[1])
+        if W.shape[1] > 20:
+            raise torch.OutOfMemoryError("too large")
+        return right(W, *arguments, **options)
+
+    monkeypatch.setattr(gpu_rows.original, "campaign_torch", short_of_memory)
+    rows = list(gpu_rows.original_rows(stand_in, gpu_machine.Shape(60, 9, 400, 3, 6)))
+    assert given[:2] == [62, 31]  # 0.9 of 100,000 bytes over 6 arrays of 60 float32, then half
+    assert [row.shape for row in rows] == ["N=60 D=9 M=15 C=3 k=6"] * 2
 
 
 LARGE = gpu_targets.LARGE
