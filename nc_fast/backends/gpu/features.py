@@ -52,5 +52,6 @@ def measure_features(X: torch.Tensor, device: torch.device) -> Features:
     found = torch.empty((4, D), dtype=torch.float64, device=device)
     flags = torch.empty((2, programs), dtype=torch.int32, device=device)
     finish_features[(programs,)](sums, found, flags, N, D, rows, n_chunks, **constants)
+    shift, mean, scale, unscale = found
     centred, spread = flags.cpu().numpy() != 0
-    return Features(*found, centred=bool(centred.any()), spread=bool(spread.any()))
+    return Features(shift, mean, scale, unscale, bool(centred.any()), bool(spread.any()))
