@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from gpu_cases import check_picks, picks_of, torch
 
-from nc_fast.backends.gpu import select, windows
+from nc_fast.backends.gpu import select, spans, windows
 from nc_fast.backends.reference.select import select as reference_select
 
 SCORES = {
@@ -62,7 +62,7 @@ def test_picks_of_vectors_of_all_sizes(rng, small_windows):
 
 def test_picks_in_batches_and_chunks(rng, monkeypatch, small_windows):
     monkeypatch.setattr(windows, "BATCH_BYTES", 1)
-    monkeypatch.setattr(select, "CHUNK_BYTES", 8 * 20 * 17)
+    monkeypatch.setattr(spans, "BATCH_BYTES", 8 * 20 * 17)
     W, score = rng.normal(size=(20, 100)), rng.uniform(0.9, 1, 100)
     check_picks(W, score, rng.integers(0, 2, 100), np.array([15, 18]))
 
@@ -92,7 +92,7 @@ def test_most_picks_need_few_rounds(rng):
 class _Greedy:
     """The window's kernel with some of its arguments changed."""
 
-    names = ("Gram", "Squared", "Score", "Index", "Valid", "Bound", "BoundIndex", "Need", "Factor", "Place", "Gain", "InSpan", "Count")
+    names = ("Gram", "Squared", "Score", "Index", "Valid", "Bound", "BoundIndex", "Uncertain", "Need")
 
     def __init__(self, kernel, **changes):
         self._kernel, self._changes = kernel, changes
@@ -123,6 +123,7 @@ LIES_ABOUT_PICKS = {
     "ties go to the highest index": (random_pool, {"Index": lambda index: 1000 - index}),
     "the bound is ignored": (random_pool, {"Bound": lambda bound: torch.full_like(bound, -torch.inf)}),
     "outside counts as after": (tie_across_the_border, {"BoundIndex": lambda index: torch.full_like(index, 10**6)}),
+    "bounds are taken for gains": (random_pool, {"Uncertain": torch.zeros_like}),
     "the span is ignored": (random_pool, {"Gram": lambda gram: gram * 0}),
     "scores are magnitudes": (random_pool, {"Score": torch.abs}),
 }

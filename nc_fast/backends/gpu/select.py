@@ -1,4 +1,4 @@
-"""Greedy null-space selection on a GPU: fresh gains of everything, then many picks inside a window of the best, per round.
+"""Greedy null-space selection on a GPU: gains or bounds of everything, then many picks inside a window of the best, per round.
 
 All arithmetic on ratios and gains is float64. The picks are those of a loop that computes every gain afresh before each
 pick: ``kernels.select.window_greedy`` says why.
@@ -11,15 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nc_fast.backends.gpu.groups import Candidates, Groups, lay_out
 from nc_fast.backends.gpu.kernels.select import window_greedy
 from nc_fast.backends.gpu.runtime import on_device
-from nc_fast.backends.gpu.windows import Candidates, Group, Ranking, batches, rank_candidates, window_constants
+from nc_fast.backends.gpu.spans import TRUST, Bases, Ratios, follow_spans
+from nc_fast.backends.gpu.windows import Ranking, batches, rank_candidates, window_constants
 from nc_fast.runtime.progress import Report
 from nc_fast.tolerances import RANK_TOLERANCE, TIE_TOLERANCE
 from nc_fast.types import Picks
-
-TRUST = 1e-3  # a pivot this small turns rounding 2e-16 into 1e-11 of a squared ratio: below the ties' 1e-9
-CHUNK_BYTES = 64 << 20  # float64 columns of W held at once
 
 
 def select(
@@ -59,107 +58,87 @@ def select(
     Source: Mao et al., CIKM 2021, section 3.3, with the rules of docs/algorithm.md for ties, parallel vectors and rank.
     """
     with on_device(W), torch.no_grad():
-        candidates, groups = _competitors(W, score, group, quota.cpu().numpy())
-        total, restarts = sum(group.owed for group in groups), 0
-        while owing := [group for group in groups if group.owed]:
-            restarts += _round(candidates, owing, len(groups))
+        owed = quota.cpu().numpy()
+        candidates, groups = lay_out(W, score, group, owed)
+        total, restarts = int(owed.sum()), 0
+        ratios = Ratios(candidates.alone.clone(), candidates.alone.clone(), torch.ones_like(candidates.left))
+        state, indices, gains = _State(candidates, ratios, Bases(total, W), groups), np.zeros(total, np.int64), np.zeros(total)
+        while (groups.owed > 0).any():
+            made, emptied = _round(state)
+            restarts += int(emptied.sum())
+            groups.begin_booking(emptied)
+            for picked in made:
+                _book(picked, state, indices, gains)
             if report:
-                report(total - sum(group.owed for group in groups), total)
-        indices = np.concatenate([np.zeros(0, np.int64), *(part for group in groups for part in group.indices)])
-        gains = np.concatenate([np.zeros(0), *(part for group in groups for part in group.gains)])
+                report(total - int(groups.owed.sum()), total)
         return Picks(torch.from_numpy(indices).to(W.device), torch.from_numpy(gains).to(W.device), restarts)
 
 
-def _competitors(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np.ndarray) -> tuple[Candidates, list[Group]]:
-    """Sort the candidates by group and leave out those of none."""
-    ends = torch.bincount(group + 1, minlength=len(quota) + 1).cumsum(0).tolist()
-    index = torch.argsort(group, stable=True)[ends[0] :]
-    nonzero = torch.linalg.vector_norm(W, torch.inf, dim=0)[index] > 0
-    left = torch.ones(len(index) + 1, dtype=torch.bool, device=W.device)
-    no_basis = torch.zeros((0, W.shape[0]), dtype=torch.float64, device=W.device)
-    groups = [Group(p, slice(ends[p] - ends[0], ends[p + 1] - ends[0]), int(owed), no_basis) for p, owed in enumerate(quota)]
-    return Candidates(W, index, group[index], score[index], nonzero, left), groups
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Where a selection stands; what its parts hold is updated in place."""
+
+    candidates: Candidates
+    ratios: Ratios
+    bases: Bases
+    groups: Groups
 
 
-def _round(candidates: Candidates, groups: list[Group], n_groups: int) -> int:
-    """Compute all gains afresh, let each group pick from its window, wait for the device once; return how many spans were emptied."""
-    ratio, exhausted = _fresh_ratios(candidates, groups, n_groups)
-    gain = torch.where(candidates.score >= 0, candidates.score * ratio, candidates.score / ratio)  # -inf for negative / 0
-    ranking = rank_candidates(candidates, gain, groups, n_groups)
-    made = [_pick(ranking, ratio, exhausted, *batch) for batch in batches(groups, len(candidates.W))]
-    emptied = exhausted.cpu().numpy()
-    for picked in made:
-        _book(picked, emptied)
-    return int(emptied.sum())
-
-
-def _fresh_ratios(candidates: Candidates, groups: list[Group], n_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return (E,) float64 ratios from explicit residuals, and (n_groups,) bool, the groups that start again with an empty span.
-
-    A group does that when everything left of it lies in the span of its picks.
-    """
-    alone = candidates.nonzero.double()  # the ratio outside an empty span
-    ratio, spanned = alone.clone(), torch.zeros(n_groups, dtype=torch.bool)
-    for group in groups:
-        if len(group.basis):
-            spanned[group.number] = True
-            _set_ratios(ratio, candidates, group)
-    highest = ratio.new_zeros(n_groups)
-    highest.scatter_reduce_(0, candidates.group, torch.where(candidates.left[:-1], ratio, 0.0), "amax")
-    exhausted = spanned.to(ratio.device) & (highest == 0)
-    return torch.where(exhausted[candidates.group], alone, ratio), exhausted
-
-
-def _set_ratios(ratio: torch.Tensor, candidates: Candidates, group: Group) -> None:
-    Q, stop = group.basis, group.members.stop
-    step = max(CHUNK_BYTES // 8 // Q.shape[1], 1)
-    for first in range(group.members.start, stop, step):
-        chunk = slice(first, min(first + step, stop))
-        residual = _unit_rows(candidates.W, candidates.index[chunk])
-        residual -= (residual @ Q.T) @ Q
-        norm = torch.linalg.vector_norm(residual, dim=1)
-        ratio[chunk] = torch.where(norm > RANK_TOLERANCE, norm, 0.0)
+def _round(state: _State) -> tuple[list[_Picked], np.ndarray]:
+    """Let each group pick from its window; wait for the device once. Return the picks and (G,) bool, whose spans were emptied."""
+    candidates, ratios, groups = state.candidates, state.ratios, state.groups
+    follow_spans(candidates, ratios, state.bases, groups)
+    owing = groups.owed > 0
+    taking_part, spanned = torch.from_numpy(np.stack([owing, owing & (groups.rank > 0)])).to(candidates.W.device)
+    left = candidates.left & taking_part[candidates.group, None]
+    # A group starts again with an empty span when everything left of it lies in the span of its picks.
+    exhausted = spanned & (candidates.most(torch.where(left, ratios.squared, 0.0), len(owing)) == 0)
+    ratios.empty_spans(exhausted[candidates.group, None], candidates.alone)
+    ranking = rank_candidates(candidates, ratios, groups, left)
+    made = [_pick(state, ranking, exhausted, *batch) for batch in batches(groups, ranking.size, len(candidates.W))]
+    return made, exhausted.cpu().numpy()
 
 
 @dataclass(frozen=True, eq=False)
 class _Picked:
     """What P groups picked, T at most, from windows of B candidates; on the device until all batches have run."""
 
-    groups: list[Group]
-    residual: torch.Tensor  # (P, B, D) float64, unit vectors less their part in the span
+    number: np.ndarray  # (P,) int64, the groups
+    residual: torch.Tensor  # (P, D, B) float64, unit vectors less their part in the span
     index: torch.Tensor  # (P, T) int64, candidates
-    place: torch.Tensor  # (P, T) int32, where in the window
+    place: torch.Tensor  # (P, T) int64, where in the window
     gain: torch.Tensor  # (P, T) float64
     in_span: torch.Tensor  # (P, T) int32, whether it extends the span
-    count: torch.Tensor  # (G,) int32, picks made
+    count: torch.Tensor  # (P,) int32, picks made
 
 
-def _pick(ranking: Ranking, ratio: torch.Tensor, exhausted: torch.Tensor, groups: list[Group], B: int) -> _Picked:
+def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.ndarray, B: int) -> _Picked:
     """Start the greedy loop in every group's window, and mark what it picks as no longer left."""
-    candidates, device, P = ranking.candidates, ratio.device, len(groups)
-    position, valid = ranking.window(groups, B)
-    bound, bound_index = ranking.bounds(groups, B)
-    index = candidates.index[position]
-    residual = _unit_rows(candidates.W, index.reshape(-1)).reshape(P, B, -1)
-    numbers = torch.tensor([group.number for group in groups], device=device)
-    Q = torch.nn.utils.rnn.pad_sequence([group.basis for group in groups], batch_first=True)  # by zero rows, which project nothing
-    Q = Q * ~exhausted[numbers, None, None]
-    if Q.shape[1]:
+    candidates, groups = state.candidates, state.groups
+    device, P = exhausted.device, len(number)
+    position, valid = ranking.window(groups, number, B)
+    index = candidates.index.view(-1)[position]
+    T = min(int(groups.owed[number].max()), B)
+    chosen, need = torch.from_numpy(np.stack([number, np.minimum(groups.owed[number], T)])).to(device)
+    residual = candidates.scaled(index, candidates.scale.view(-1)[position]) / candidates.length.view(-1)[position][:, None]
+    if groups.rank[number].any():
+        Q = state.bases.take(groups.row[number], groups.rank[number]) * ~exhausted[chosen, None, None]
         for _ in range(2):  # a second time: twice is enough
-            residual = residual - (residual @ Q.mT) @ Q
-    T = min(max(group.owed for group in groups), B)
+            residual = torch.baddbmm(residual, Q.mT, Q @ residual, alpha=-1)
+    squared = state.ratios.put(torch.where(valid, position, candidates.nowhere), torch.linalg.vector_norm(residual, dim=1))
     place, in_span = (torch.zeros((P, T), dtype=torch.int32, device=device) for _ in range(2))
-    gain, count = ratio.new_zeros((P, T)), torch.zeros(P, dtype=torch.int32, device=device)
+    gain, count = residual.new_zeros((P, T)), torch.zeros(P, dtype=torch.int32, device=device)
     window_greedy[(P,)](
-        residual @ residual.mT,
-        ratio[position] ** 2,
-        candidates.score[position],
+        residual.mT @ residual,
+        squared,
+        candidates.score.view(-1)[position],
         index,
-        valid,
-        bound,
-        bound_index,
-        torch.tensor([min(group.owed, T) for group in groups], dtype=torch.int32, device=device),
-        ratio.new_empty((P, T, B)),
+        valid.int(),
+        ranking.bound[chosen],
+        ranking.bound_index[chosen],
+        ranking.uncertain[chosen],
+        need.int(),
+        residual.new_empty((P, T, B)),
         place,
         gain,
         in_span,
@@ -170,34 +149,24 @@ def _pick(ranking: Ranking, ratio: torch.Tensor, exhausted: torch.Tensor, groups
         TRUST,
         **window_constants(B),
     )
-    picked = position.gather(1, place.long())
+    place = place.long()
     was_made = torch.arange(T, device=device) < count[:, None]
-    candidates.left[torch.where(was_made, picked, len(candidates.index))] = False
-    return _Picked(groups, residual, candidates.index[picked], place, gain, in_span, count)
+    candidates.left.view(-1)[torch.where(was_made, position.gather(1, place), candidates.nowhere)] = False
+    return _Picked(number, residual, index.gather(1, place), place, gain, in_span, count)
 
 
-def _book(picked: _Picked, emptied: np.ndarray) -> None:
-    """Write the picks into their groups and extend the bases of those that owe more."""
-    count, index, gain = picked.count.cpu().numpy(), picked.index.cpu().numpy(), picked.gain.cpu().numpy()
-    in_span = picked.in_span.cpu().numpy().astype(bool)
-    for row, group in enumerate(picked.groups):
-        n = count[row]
-        group.indices.append(index[row, :n])
-        group.gains.append(gain[row, :n])
-        group.owed -= int(n)
-        if emptied[group.number]:
-            group.basis = group.basis[:0]
-        extending = np.flatnonzero(in_span[row, :n])
-        if group.owed and extending.size:
-            rows = picked.place[row, torch.from_numpy(extending).to(picked.place.device)].long()
-            Q, _ = torch.linalg.qr(picked.residual[row, rows].T)
-            group.basis = torch.cat([group.basis, Q.T])
-
-
-def _unit_rows(W: torch.Tensor, candidates: torch.Tensor) -> torch.Tensor:
-    """Return the candidates' vectors as float64 rows of length 1; a zero vector stays zero."""
-    rows = W[:, candidates].T.double()
-    tiny = torch.finfo(torch.float64).tiny
-    rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=tiny)  # squares neither over- nor underflow
-    norm: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return rows / norm.clamp(min=tiny)
+def _book(picked: _Picked, state: _State, indices: np.ndarray, gains: np.ndarray) -> None:
+    """Write the picks down and extend the bases of the groups that owe more."""
+    count, number, groups = picked.count.cpu().numpy().astype(np.int64), picked.number, state.groups
+    T = int(count.max())
+    made = np.arange(T) < count[:, None]
+    at = ((groups.row + groups.made)[number, None] + np.arange(T))[made]
+    indices[at] = picked.index[:, :T].cpu().numpy()[made]
+    gains[at] = picked.gain[:, :T].cpu().numpy()[made]
+    groups.add_picks(number, count)
+    used = made & (picked.in_span[:, :T].cpu().numpy() != 0) & (groups.owed[number] > 0)[:, None]
+    if used.any():
+        D = picked.residual.shape[1]
+        columns = picked.residual.gather(2, picked.place[:, None, :T].expand(-1, D, -1))
+        state.bases.put((groups.row + groups.rank)[number], columns, used)
+        groups.add_rank(number, used.sum(1), D)

@@ -3,105 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from nc_fast.backends.gpu.groups import Candidates, Groups
+from nc_fast.backends.gpu.spans import BATCH_BYTES, Ratios
 from nc_fast.tolerances import TIE_TOLERANCE
 
 WINDOW_PER_PICK = 4  # measured on MNIST scores: 100 picks from a window of 256 to 512 take one round
 SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
-BATCH_BYTES = 256 << 20  # float64 windows, Gram matrices and factors held at once
 FACTOR_ROWS = 4
 
 
 @dataclass(frozen=True, eq=False)
-class Candidates:
-    """The E candidates that compete, groups in order, ascending inside. A candidate's *position* is its row here."""
-
-    W: torch.Tensor  # (D, M) floating, all candidates
-    index: torch.Tensor  # (E,) int64, column of W
-    group: torch.Tensor  # (E,) int64
-    score: torch.Tensor  # (E,) float64
-    nonzero: torch.Tensor  # (E,) bool, whether the vector has a direction
-    left: torch.Tensor  # (E + 1,) bool, not picked yet; updated in place, the last entry takes what must go nowhere
-
-
-@dataclass(eq=False)
-class Group:
-    """A group of candidates that compete with each other, and what has been picked from it."""
-
-    number: int
-    members: slice  # positions of its candidates
-    owed: int  # picks still to be made
-    basis: torch.Tensor  # (r, D) float64, orthonormal rows that span the picks since the last restart
-    indices: list[np.ndarray] = field(default_factory=list)  # candidates picked, round by round
-    gains: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def n_left(self) -> int:
-        """Members not picked yet."""
-        return int(self.members.stop - self.members.start) - sum(len(part) for part in self.indices)
-
-
-@dataclass(frozen=True, eq=False)
 class Ranking:
-    """What is left of every group that still owes picks, best gain first: the first few are its window."""
+    """What is left of every group that owes picks, best gain or bound of a gain first: the first ``size`` are its window."""
 
-    candidates: Candidates
-    gain: torch.Tensor  # (E,) float64
-    order: torch.Tensor  # (E,) int64, positions, group after group; what is picked or in other groups comes last
-    start: dict[int, int]  # where a group starts in ``order``, by its number
+    order: torch.Tensor  # ((n + 1) S,) int64, positions, group after group; what is picked, of other groups or empty comes last
+    start: np.ndarray  # (G,) int64, where a group starts in ``order``
+    size: np.ndarray  # (G,) int64, a power of two; 0 where no pick is owed
+    bound: torch.Tensor  # (G,) float64, the best gain outside the window
+    bound_index: torch.Tensor  # (G,) int64, the lowest candidate outside that ties with it
+    uncertain: torch.Tensor  # (G,) int32, whether the ratio of any candidate left is not known
 
-    def window(self, groups: list[Group], size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (P, size) int64 positions, best first, and (P, size) int32, 0 past a group's last candidate."""
-        start = np.array([self.start[group.number] for group in groups])[:, None]
-        valid = np.arange(size) < np.array([group.n_left for group in groups])[:, None]
-        at = np.where(valid, start + np.arange(size), start)
-        device = self.order.device
-        return self.order[torch.from_numpy(at).to(device)], torch.from_numpy(valid.astype(np.int32)).to(device)
-
-    def bounds(self, groups: list[Group], size: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (P,) float64, the best gain outside each window, and (P,) int64, the lowest candidate that ties with it."""
-        bound = self.gain.new_full((len(groups),), -torch.inf)
-        index = self.order.new_full((len(groups),), torch.iinfo(torch.int64).max)
-        for row, group in enumerate(groups):
-            start = self.start[group.number]
-            outside = self.order[start + size : start + group.n_left]
-            if len(outside):
-                value = self.gain[outside]
-                bound[row] = value.max()
-                ties = value >= bound[row] - 2 * TIE_TOLERANCE * bound[row].abs()
-                index[row] = torch.where(ties, self.candidates.index[outside], index[row]).min()
-        return bound, index
+    def window(self, groups: Groups, number: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (P, size) int64 positions in the windows of some groups, best first, and bool, False past a group's last candidate."""
+        ends = torch.from_numpy(np.stack([self.start[number], (self.start + groups.left)[number]])).to(self.order.device)
+        at = ends[0][:, None] + torch.arange(size, device=self.order.device)
+        valid = at < ends[1][:, None]
+        return self.order[torch.where(valid, at, len(self.order) - 1)], valid
 
 
-def rank_candidates(candidates: Candidates, gain: torch.Tensor, groups: list[Group], n_groups: int) -> Ranking:
-    """Sort by gain what is left of these groups, out of ``n_groups``; all that tie with a group's best come first, by index."""
-    device = gain.device
-    taking_part = torch.zeros(n_groups, dtype=torch.bool)
-    taking_part[[group.number for group in groups]] = True
-    left = candidates.left[:-1] & taking_part.to(device)[candidates.group]
-    best = gain.new_full((n_groups,), -torch.inf)
-    best = best.scatter_reduce_(0, candidates.group, torch.where(left, gain, -torch.inf), "amax")[candidates.group]
+def rank_candidates(candidates: Candidates, ratios: Ratios, groups: Groups, left: torch.Tensor) -> Ranking:
+    """Sort what is ``left``, (n + 1, S) bool, of the groups by gain; all that tie with a group's best come first, by index."""
+    group, n_groups, device = candidates.group[:, None], len(groups.owed), left.device
+    score, ratio = candidates.score, ratios.squared.sqrt()
+    gain = torch.where(left, torch.where(score >= 0, score * ratio, score / ratio), -torch.inf)  # -inf for negative / 0
+    best = candidates.most(gain, n_groups)[group]
     # However many tie with the best, the lowest index among them is in the window.
     key = torch.where(gain >= best - TIE_TOLERANCE * best.abs(), torch.inf, gain)
-    order = torch.argsort(key, descending=True, stable=True)
-    order = order[torch.argsort(torch.where(left, candidates.group, n_groups)[order], stable=True)]
-    ends = np.cumsum([0, *(group.n_left for group in groups)])
-    return Ranking(candidates, gain, order, {group.number: int(end) for group, end in zip(groups, ends, strict=False)})
+    order = torch.argsort(key.view(-1), descending=True, stable=True)
+    order = order[torch.argsort(torch.where(left, group, n_groups).view(-1)[order], stable=True)]
+    in_play = np.where(groups.owed > 0, groups.left, 0)
+    start, size = in_play.cumsum() - in_play, window_sizes(groups)
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=device)).view_as(left)
+    outside = left & (place >= torch.from_numpy(start + size).to(device)[group])
+    bound = candidates.most(torch.where(outside, gain, -torch.inf), n_groups)
+    floor = (bound - 2 * TIE_TOLERANCE * bound.abs())[group]
+    bound_index = -candidates.most(torch.where(outside & (gain >= floor), -candidates.index, -torch.iinfo(torch.int64).max), n_groups)
+    uncertain = candidates.most((left & ~ratios.known).int(), n_groups)
+    return Ranking(order, start, size, bound, bound_index, uncertain)
 
 
-def batches(groups: list[Group], D: int) -> Iterator[tuple[list[Group], int]]:
+def window_sizes(groups: Groups) -> np.ndarray:
+    """Return (G,) int64, how many candidates of each group a round looks at closely."""
+    wanted = np.minimum(WINDOW_PER_PICK * groups.owed, groups.left)
+    sizes = 2 ** np.ceil(np.log2(np.maximum(wanted, 1))).astype(np.int64)
+    return np.where(groups.owed > 0, np.clip(sizes, SMALLEST_WINDOW, LARGEST_WINDOW), 0)
+
+
+def batches(groups: Groups, sizes: np.ndarray, D: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yield (groups, size of their windows): groups with windows of one size together, as many as BATCH_BYTES allows."""
-    wanted = [min(WINDOW_PER_PICK * group.owed, group.n_left) for group in groups]
-    sizes = np.clip(2 ** np.ceil(np.log2(wanted)).astype(np.int64), SMALLEST_WINDOW, LARGEST_WINDOW)
-    for size in map(int, np.unique(sizes)):
-        alike = [group for group, its in zip(groups, sizes, strict=True) if its == size]
-        rows = max(len(group.basis) for group in alike)
-        step = max(BATCH_BYTES // (8 * (3 * size * D + 2 * size * size + rows * D)), 1)
+    for size in map(int, np.unique(sizes[sizes > 0])):
+        alike = np.flatnonzero(sizes == size)
+        rows = int(groups.rank[alike].max())
+        step = max(BATCH_BYTES // (8 * (3 * size * D + 2 * size * size + rows * (D + size))), 1)
         for first in range(0, len(alike), step):
             yield alike[first : first + step], size
 

@@ -20,32 +20,37 @@ def _gain(
 @triton.jit
 def window_greedy(
     Gram,  # (P, B, B) float64, inner products of the window's residuals (unit vectors less their part in the span)
-    Squared,  # (P, B) float64, squared ratio of each; exactly 0 where the ratio counts as 0
+    Squared,  # (P, B) float64, squared ratio of each, fresh; exactly 0 where the ratio counts as 0
     Score,  # (P, B) float64
     Index,  # (P, B) int64, candidate in each place of the window
     Valid,  # (P, B) int32, 0 for places past the group's last candidate
     Bound,  # (P,) float64, the best gain outside the window: no later gain there is higher
     BoundIndex,  # (P,) int64, lowest candidate outside whose gain ties with the bound
+    Uncertain,  # (P,) int32, whether of some of the group's candidates only a bound was known when the window was chosen
     Need,  # (P,) int32, picks owed
     Factor,  # (P, T, B) float64 scratch, rows of the Cholesky factor
     Place,  # (P, T) int32 out, place of each pick in the window
     Gain,  # (P, T) float64 out, gain of each pick
     InSpan,  # (P, T) int32 out, whether the pick's ratio was above 0, so that it extends the span
-    Count,  # (P,) int32 out, picks made: at least one
+    Count,  # (P,) int32 out, picks made: at least one unless uncertain
     T,
-    rank_squared,  # float64, squared ratio up to which it counts as 0
-    tie,  # float64, relative distance of gains that tie
-    trust,  # float64, share of its first squared ratio above which an updated one is accurate
+    rank_squared: tl.constexpr,  # squared ratio up to which it counts as 0
+    tie: tl.constexpr,  # relative distance of gains that tie
+    trust: tl.constexpr,  # share of its first squared ratio above which an updated one is accurate
     B: tl.constexpr,
     ROWS: tl.constexpr,  # factor rows read at a time
 ):
     """Pick while no candidate outside, and none whose ratio has become inaccurate, can be better or tie at a lower index.
 
-    Ratios never grow, so a gain computed before bounds every later one. The first pick follows a fresh computation of all
-    gains and is always legal. Later ones use squared ratios that are updated by subtraction. One that has shrunk below
-    ``trust`` of its fresh value carries too much of that value's rounding error. Until the next fresh computation it only
-    counts as "at most ``trust`` times the fresh value".
+    Ratios never grow, so a gain computed before bounds every later one. Where no gain is uncertain, the first pick is always
+    legal: the window starts with all that tie with the best, by index. Later ones use squared ratios that are updated by
+    subtraction. One that has shrunk below ``trust`` of its fresh value carries too much of that value's rounding error. Until
+    the next fresh computation it only counts as "at most ``trust`` times the fresh value".
     """
+    # A launch would pass these numbers as float32, and a comparison rounds a constant to float32.
+    noise = tl.full((), rank_squared, tl.float64)
+    relative = tl.full((), tie, tl.float64)
+    share = tl.full((), trust, tl.float64)
     group = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, B)
     lane = tl.arange(0, ROWS)
@@ -55,34 +60,34 @@ def window_greedy(
     alive = tl.load(Valid + group * B + place) != 0
     bound = tl.load(Bound + group)
     bound_index = tl.load(BoundIndex + group)
+    certain = tl.load(Uncertain + group) == 0
     need = tl.load(Need + group)
     gram = Gram + group * B * B
     factor = Factor + group * T * B
     squared = fresh
-    highest = _gain(score, tl.sqrt(fresh * trust))
+    highest = _gain(score, tl.sqrt(share * fresh))
     picks = 0
     rank = 0
     legal = True
     while (picks < need) & legal:
-        known = squared >= trust * fresh
-        value = _gain(score, tl.where(squared > rank_squared, tl.sqrt(squared), 0.0))
+        known = squared >= share * fresh
+        value = _gain(score, tl.where(squared > noise, tl.sqrt(squared), 0.0))
         usable = alive & known
         best = tl.max(tl.where(usable, value, float("-inf")), 0)
-        floor = best - tie * tl.abs(best)
+        floor = best - relative * tl.abs(best)
         chosen = tl.min(tl.where(usable & (value >= floor), index, NO_INDEX), 0)
         in_the_way = alive & (known == 0) & (highest >= floor) & ((highest > best) | (index < chosen))
         from_outside = (bound >= floor) & ((bound > best) | (bound_index < chosen))
-        # Nothing usable left outside the span: the rank may be exhausted. The launcher decides that, with explicit residuals.
-        ranked = (rank == 0) | (tl.max((usable & (squared > rank_squared)).to(tl.int32), 0) != 0)
-        first_of_all = picks == 0
         undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0)
-        legal = (chosen != NO_INDEX) & (first_of_all | undisputed) & ranked
+        # Nothing usable left outside the span: the rank may be exhausted. The launcher decides that, with explicit residuals.
+        ranked = tl.max((usable & (squared > noise)).to(tl.int32), 0) != 0
+        legal = (chosen != NO_INDEX) & (((picks == 0) & certain) | undisputed) & (((rank == 0) & certain) | ranked)
         if legal:
             own = index == chosen
             own = own & alive
             at = tl.max(tl.where(own, place, 0), 0)
             pivot = tl.sum(tl.where(own, squared, 0.0), 0)
-            extends = pivot > rank_squared
+            extends = pivot > noise
             tl.store(Place + group * T + picks, at)
             tl.store(Gain + group * T + picks, tl.sum(tl.where(own, value, 0.0), 0))
             tl.store(InSpan + group * T + picks, extends.to(tl.int32))
