@@ -112,6 +112,13 @@ def random_pool(rng):
     return W, score, np.zeros(44, np.int64), np.array([38])
 
 
+def low_rank(rng):
+    """The rank is exhausted long before there are as many picks as features."""
+    W, *others = random_pool(rng)
+    W[5:] = 0
+    return W, *others
+
+
 def tie_across_the_border(_):
     """Candidate 50, the last in the window of 16, ties with candidate 10 outside; the lower index must win."""
     score = np.zeros(120)
@@ -123,7 +130,7 @@ LIES_ABOUT_PICKS = {
     "ties go to the highest index": (random_pool, {"Index": lambda index: 1000 - index}),
     "the bound is ignored": (random_pool, {"Bound": lambda bound: torch.full_like(bound, -torch.inf)}),
     "outside counts as after": (tie_across_the_border, {"BoundIndex": lambda index: torch.full_like(index, 10**6)}),
-    "bounds are taken for gains": (random_pool, {"Uncertain": torch.zeros_like}),
+    "bounds are taken for gains": (low_rank, {"Uncertain": torch.zeros_like}),
     "the span is ignored": (random_pool, {"Gram": lambda gram: gram * 0}),
     "scores are magnitudes": (random_pool, {"Score": torch.abs}),
 }

@@ -88,7 +88,7 @@ def lay_out(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np
     pieces = -(-size // S)
     of_tile = np.repeat(np.arange(len(quota)), pieces)
     first = ends[of_tile] + S * (np.arange(len(of_tile)) - np.repeat(pieces.cumsum() - pieces, pieces))
-    table = torch.from_numpy(np.pad(np.stack([of_tile, first, ends[of_tile + 1]]), ((0, 0), (0, 1)))).to(W.device)
+    table = send(np.pad(np.stack([of_tile, first, ends[of_tile + 1]]), ((0, 0), (0, 1))), W.device)
     at = table[1][:, None] + torch.arange(S, device=W.device)
     there = at < table[2][:, None]
     index = torch.argsort(group, stable=True)[torch.where(there, at, 0)]
@@ -98,6 +98,11 @@ def lay_out(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np
     candidates = Candidates(W, index, table[0], score[index], scale[index], torch.where(length > 0, length, 1.0), alone, there)
     made, rank, new = np.zeros((3, len(quota)), np.int64)
     return candidates, Groups(of_tile, size, quota.cumsum() - quota, quota.copy(), made, rank, new, stuck=rank > 0)
+
+
+def send(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """Return the array on the device, without waiting for what was enqueued before: CUDA stages pageable memory at once."""
+    return torch.from_numpy(array).to(device, non_blocking=True)
 
 
 def tile_size(size: np.ndarray) -> int:

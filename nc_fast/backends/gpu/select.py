@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from nc_fast.backends.gpu.groups import Candidates, Groups, lay_out
+from nc_fast.backends.gpu.groups import Candidates, Groups, lay_out, send
 from nc_fast.backends.gpu.kernels.select import window_greedy
 from nc_fast.backends.gpu.runtime import on_device
-from nc_fast.backends.gpu.spans import TRUST, Bases, Ratios, follow_spans
+from nc_fast.backends.gpu.spans import Bases, Ratios, follow_spans
 from nc_fast.backends.gpu.windows import Ranking, batches, rank_candidates, window_constants
 from nc_fast.runtime.progress import Report
-from nc_fast.tolerances import RANK_TOLERANCE, TIE_TOLERANCE
 from nc_fast.types import Picks
 
 
@@ -89,7 +88,7 @@ def _round(state: _State) -> tuple[list[_Picked], np.ndarray]:
     candidates, ratios, groups = state.candidates, state.ratios, state.groups
     follow_spans(candidates, ratios, state.bases, groups)
     owing = groups.owed > 0
-    taking_part, spanned = torch.from_numpy(np.stack([owing, owing & (groups.rank > 0)])).to(candidates.W.device)
+    taking_part, spanned = send(np.stack([owing, owing & (groups.rank > 0)]), candidates.W.device)
     left = candidates.left & taking_part[candidates.group, None]
     # A group starts again with an empty span when everything left of it lies in the span of its picks.
     exhausted = spanned & (candidates.most(torch.where(left, ratios.squared, 0.0), len(owing)) == 0)
@@ -119,7 +118,7 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
     position, valid = ranking.window(groups, number, B)
     index = candidates.index.view(-1)[position]
     T = min(int(groups.owed[number].max()), B)
-    chosen, need = torch.from_numpy(np.stack([number, np.minimum(groups.owed[number], T)])).to(device)
+    chosen, need = send(np.stack([number, np.minimum(groups.owed[number], T)]), device)
     residual = candidates.scaled(index, candidates.scale.view(-1)[position]) / candidates.length.view(-1)[position][:, None]
     if groups.rank[number].any():
         Q = state.bases.take(groups.row[number], groups.rank[number]) * ~exhausted[chosen, None, None]
@@ -144,9 +143,6 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
         in_span,
         count,
         T,
-        RANK_TOLERANCE**2,
-        TIE_TOLERANCE,
-        TRUST,
         **window_constants(B),
     )
     place = place.long()

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from nc_fast.backends.gpu.groups import Candidates, Groups
-from nc_fast.backends.gpu.spans import BATCH_BYTES, Ratios
-from nc_fast.tolerances import TIE_TOLERANCE
+from nc_fast.backends.gpu.groups import Candidates, Groups, send
+from nc_fast.backends.gpu.spans import BATCH_BYTES, TRUST, Ratios
+from nc_fast.tolerances import RANK_TOLERANCE, TIE_TOLERANCE
 
 WINDOW_PER_PICK = 4  # measured on MNIST scores: 100 picks from a window of 256 to 512 take one round
 SMALLEST_WINDOW, LARGEST_WINDOW = 64, 1024
@@ -31,7 +31,7 @@ class Ranking:
 
     def window(self, groups: Groups, number: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (P, size) int64 positions in the windows of some groups, best first, and bool, False past a group's last candidate."""
-        ends = torch.from_numpy(np.stack([self.start[number], (self.start + groups.left)[number]])).to(self.order.device)
+        ends = send(np.stack([self.start[number], (self.start + groups.left)[number]]), self.order.device)
         at = ends[0][:, None] + torch.arange(size, device=self.order.device)
         valid = at < ends[1][:, None]
         return self.order[torch.where(valid, at, len(self.order) - 1)], valid
@@ -50,7 +50,7 @@ def rank_candidates(candidates: Candidates, ratios: Ratios, groups: Groups, left
     in_play = np.where(groups.owed > 0, groups.left, 0)
     start, size = in_play.cumsum() - in_play, window_sizes(groups)
     place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=device)).view_as(left)
-    outside = left & (place >= torch.from_numpy(start + size).to(device)[group])
+    outside = left & (place >= send(start + size, device)[group])
     bound = candidates.most(torch.where(outside, gain, -torch.inf), n_groups)
     floor = (bound - 2 * TIE_TOLERANCE * bound.abs())[group]
     bound_index = -candidates.most(torch.where(outside & (gain >= floor), -candidates.index, -torch.iinfo(torch.int64).max), n_groups)
@@ -77,4 +77,5 @@ def batches(groups: Groups, sizes: np.ndarray, D: int) -> Iterator[tuple[np.ndar
 
 def window_constants(size: int) -> dict[str, Any]:
     """Return the compile-time arguments of ``kernels.select.window_greedy``: two places of the window a thread."""
-    return {"B": size, "ROWS": FACTOR_ROWS, "num_warps": max(size // 64, 1)}
+    tolerances = {"rank_squared": RANK_TOLERANCE**2, "tie": TIE_TOLERANCE, "trust": TRUST}
+    return {"B": size, "ROWS": FACTOR_ROWS, "num_warps": max(size // 64, 1), **tolerances}
