@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from device_work import count_device_work
 from gpu_cases import check_picks, picks_of, torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from nc_fast.backends.gpu import groups, spans, windows
 from nc_fast.backends.reference.select import select as reference_select
@@ -140,26 +140,19 @@ def test_bases_are_orthonormal_and_span_in_order(rng, angle):
         np.testing.assert_allclose(np.abs((rows[which] * Q.T).sum(1)), 1, rtol=0, atol=1e-14 / angle**2)
 
 
-class _Operations(TorchDispatchMode):
-    count = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.count += 1
-        return function(*args, **(kwargs or {}))
-
-
-def operations_a_round(rng, n_groups):
-    """Two picks a group of 20, from windows of 4: the most operations of torch in a round, the interpreter's own included."""
-    with _Operations() as operations:
-        counts = [0]
-        pool = rng.permutation(np.arange(20 * n_groups) % n_groups)
-        W = rng.normal(size=(30, len(pool)))
-        picks_of(W, rng.uniform(0.95, 1, len(pool)), pool, np.full(n_groups, 2), report=lambda *_: counts.append(operations.count))
-    assert len(counts) >= 3
-    return np.diff(counts).max()
+def work_for(rng, n_groups):
+    """Two picks for each group of 20, from windows of 4: two rounds."""
+    rounds = []
+    pool = rng.permutation(np.arange(20 * n_groups) % n_groups)
+    given = rng.normal(size=(30, len(pool))), rng.uniform(0.95, 1, len(pool)), pool, np.full(n_groups, 2)
+    work = count_device_work(lambda: picks_of(*given, report=lambda *now: rounds.append(now)))
+    assert len(rounds) == 2
+    return work
 
 
-def test_a_round_takes_as_many_operations_for_many_groups(rng, monkeypatch):
+def test_many_groups_take_as_many_operations_as_few(rng, monkeypatch):
     monkeypatch.setattr(windows, "SMALLEST_WINDOW", 4)
     monkeypatch.setattr(windows, "LARGEST_WINDOW", 4)
-    assert operations_a_round(rng, 200) <= operations_a_round(rng, 10) + 5
+    few, many = work_for(rng, 10), work_for(rng, 200)
+    assert many.operations <= few.operations + 5
+    assert (many.launches, many.copies) == (few.launches, few.copies)
