@@ -92,7 +92,7 @@ def test_most_picks_need_few_rounds(rng):
 class _Greedy:
     """The window's kernel with some of its arguments changed."""
 
-    names = ("Gram", "Squared", "Score", "Index", "Valid", "Bound", "BoundIndex", "Uncertain", "Need")
+    names = ("Gram", "Squared", "Score", "Index", "Valid", "Bound", "BoundIndex", "Stale", "Need")
 
     def __init__(self, kernel, **changes):
         self._kernel, self._changes = kernel, changes
@@ -130,7 +130,7 @@ LIES_ABOUT_PICKS = {
     "ties go to the highest index": (random_pool, {"Index": lambda index: 1000 - index}),
     "the bound is ignored": (random_pool, {"Bound": lambda bound: torch.full_like(bound, -torch.inf)}),
     "outside counts as after": (tie_across_the_border, {"BoundIndex": lambda index: torch.full_like(index, 10**6)}),
-    "bounds are taken for gains": (low_rank, {"Uncertain": torch.zeros_like}),
+    "bounds are taken for gains": (low_rank, {"Stale": lambda stale: torch.full_like(stale, torch.nan)}),
     "the span is ignored": (random_pool, {"Gram": lambda gram: gram * 0}),
     "scores are magnitudes": (random_pool, {"Score": torch.abs}),
 }

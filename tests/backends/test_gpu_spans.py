@@ -95,6 +95,20 @@ def test_few_candidates_are_recomputed(rng, recomputed):
     assert sum(recomputed) <= M
 
 
+def test_where_subtraction_is_hopeless_it_costs_two_rounds(rng, monkeypatch, small_windows):
+    """The ratios of nearly parallel vectors drop at once to where nothing can be subtracted; explicit ones take their place for good."""
+    given = rng.normal(size=(20, 1)) + 1e-3 * rng.normal(size=(20, 200)), rng.uniform(0.5, 1.5, 200), np.zeros(200, np.int64), np.array([18])
+
+    def rounds():
+        made = []
+        picks_of(*given, report=lambda *now: made.append(now))
+        return len(made)
+
+    found = rounds()
+    monkeypatch.setattr(groups.Groups, "begin_booking", lambda all_groups, _: all_groups.explicit.fill(True))
+    assert found <= rounds() + 2
+
+
 def test_the_comparer_rejects_ratios_that_nothing_is_subtracted_from(rng, monkeypatch, small_windows):
     given = near_the_picks(rng)
     check_picks(*given)

@@ -54,7 +54,7 @@ class Groups:
     made: np.ndarray  # (G,) int64, picks made
     rank: np.ndarray  # (G,) int64, vectors in its basis
     new: np.ndarray  # (G,) int64, how many of them the last round added
-    stuck: np.ndarray  # (G,) bool, whether only explicit residuals lead on: bounds kept it from picking, or its basis is complete
+    explicit: np.ndarray  # (G,) bool, whether its ratios are to be explicit: bounds kept it from picking, or its basis is complete
 
     @property
     def left(self) -> np.ndarray:
@@ -64,20 +64,20 @@ class Groups:
 
     def begin_booking(self, emptied: np.ndarray) -> None:
         """Note whose spans were emptied, (G,) bool."""
-        self.rank[emptied] = 0
-        self.new[:], self.stuck[:] = 0, False
+        self.rank[emptied] = self.new[:] = 0
+        self.explicit[emptied] = False
 
-    def add_picks(self, number: np.ndarray, count: np.ndarray) -> None:
-        """Note how many picks some groups made."""
+    def add_picks(self, number: np.ndarray, count: np.ndarray, blocked: np.ndarray) -> None:
+        """Note how many picks some groups made; one that was ``blocked``, (P,) bool, will be again: its ratios stay explicit."""
         self.owed[number] -= count
         self.made[number] += count
-        self.stuck[number] = count == 0
+        self.explicit[number] |= blocked | (count == 0)
 
     def add_rank(self, number: np.ndarray, count: np.ndarray, D: int) -> None:
         """Note by how many vectors their bases of (D,) vectors grew."""
         self.rank[number] += count
         self.new[number] = count
-        self.stuck[number] |= self.rank[number] >= D
+        self.explicit[number] |= self.rank[number] >= D
 
 
 def lay_out(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np.ndarray) -> tuple[Candidates, Groups]:
@@ -97,7 +97,7 @@ def lay_out(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np
     alone = (there & (length > 0)).double()
     candidates = Candidates(W, index, table[0], score[index], scale[index], torch.where(length > 0, length, 1.0), alone, there)
     made, rank, new = np.zeros((3, len(quota)), np.int64)
-    return candidates, Groups(of_tile, size, quota.cumsum() - quota, quota.copy(), made, rank, new, stuck=rank > 0)
+    return candidates, Groups(of_tile, size, quota.cumsum() - quota, quota.copy(), made, rank, new, explicit=rank > 0)
 
 
 def send(array: np.ndarray, device: torch.device) -> torch.Tensor:

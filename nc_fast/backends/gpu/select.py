@@ -109,6 +109,7 @@ class _Picked:
     gain: torch.Tensor  # (P, T) float64
     in_span: torch.Tensor  # (P, T) int32, whether it extends the span
     count: torch.Tensor  # (P,) int32, picks made
+    blocked: torch.Tensor  # (P,) int32, whether bounds kept it from more
 
 
 def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.ndarray, B: int) -> _Picked:
@@ -126,7 +127,7 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
             residual = torch.baddbmm(residual, Q.mT, Q @ residual, alpha=-1)
     squared = state.ratios.put(torch.where(valid, position, candidates.nowhere), torch.linalg.vector_norm(residual, dim=1))
     place, in_span = (torch.zeros((P, T), dtype=torch.int32, device=device) for _ in range(2))
-    gain, count = residual.new_zeros((P, T)), torch.zeros(P, dtype=torch.int32, device=device)
+    gain, (count, blocked) = residual.new_zeros((P, T)), torch.zeros((2, P), dtype=torch.int32, device=device)
     window_greedy[(P,)](
         residual.mT @ residual,
         squared,
@@ -135,20 +136,21 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
         valid.int(),
         ranking.bound[chosen],
         ranking.bound_index[chosen],
-        ranking.uncertain[chosen],
+        ranking.stale[chosen],
         need.int(),
         residual.new_empty((P, T, B)),
         place,
         gain,
         in_span,
         count,
+        blocked,
         T,
         **window_constants(B),
     )
     place = place.long()
     was_made = torch.arange(T, device=device) < count[:, None]
     candidates.left.view(-1)[torch.where(was_made, position.gather(1, place), candidates.nowhere)] = False
-    return _Picked(number, residual, index.gather(1, place), place, gain, in_span, count)
+    return _Picked(number, residual, index.gather(1, place), place, gain, in_span, count, blocked)
 
 
 def _book(picked: _Picked, state: _State, indices: np.ndarray, gains: np.ndarray) -> None:
@@ -159,7 +161,7 @@ def _book(picked: _Picked, state: _State, indices: np.ndarray, gains: np.ndarray
     at = ((groups.row + groups.made)[number, None] + np.arange(T))[made]
     indices[at] = picked.index[:, :T].cpu().numpy()[made]
     gains[at] = picked.gain[:, :T].cpu().numpy()[made]
-    groups.add_picks(number, count)
+    groups.add_picks(number, count, picked.blocked.cpu().numpy() != 0)
     used = made & (picked.in_span[:, :T].cpu().numpy() != 0) & (groups.owed[number] > 0)[:, None]
     if used.any():
         D = picked.residual.shape[1]

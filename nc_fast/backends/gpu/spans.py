@@ -87,10 +87,10 @@ def orthonormal_rows(columns: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
 def follow_spans(candidates: Candidates, ratios: Ratios, bases: Bases, groups: Groups) -> None:
     """Bring ratios or bounds up to date with what the last round picked, in all groups that owe picks."""
     owing = groups.owed > 0
-    for tiles, number in _tiles(groups, owing & groups.stuck, groups.rank, candidates):
+    for tiles, number in _tiles(groups, owing & groups.explicit, groups.rank, candidates):
         recompute(candidates, ratios, tiles, bases.take(groups.row[number], groups.rank[number]))
     old = groups.rank - groups.new
-    for tiles, number in _tiles(groups, owing & ~groups.stuck & (groups.new > 0), groups.new, candidates):
+    for tiles, number in _tiles(groups, owing & ~groups.explicit & (groups.new > 0), groups.new, candidates):
         subtract(candidates, ratios, tiles, bases.take((groups.row + old)[number], groups.new[number]))
 
 

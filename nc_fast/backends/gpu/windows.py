@@ -27,7 +27,7 @@ class Ranking:
     size: np.ndarray  # (G,) int64, a power of two; 0 where no pick is owed
     bound: torch.Tensor  # (G,) float64, the best gain outside the window
     bound_index: torch.Tensor  # (G,) int64, the lowest candidate outside that ties with it
-    uncertain: torch.Tensor  # (G,) int32, whether the ratio of any candidate left is not known
+    stale: torch.Tensor  # (G,) float64, the best gain outside that is a bound only; NaN where the ratios of all that is left are known
 
     def window(self, groups: Groups, number: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (P, size) int64 positions in the windows of some groups, best first, and bool, False past a group's last candidate."""
@@ -54,8 +54,10 @@ def rank_candidates(candidates: Candidates, ratios: Ratios, groups: Groups, left
     bound = candidates.most(torch.where(outside, gain, -torch.inf), n_groups)
     floor = (bound - 2 * TIE_TOLERANCE * bound.abs())[group]
     bound_index = -candidates.most(torch.where(outside & (gain >= floor), -candidates.index, -torch.iinfo(torch.int64).max), n_groups)
-    uncertain = candidates.most((left & ~ratios.known).int(), n_groups)
-    return Ranking(order, start, size, bound, bound_index, uncertain)
+    unknown = left & ~ratios.known
+    stale = candidates.most(torch.where(outside & unknown, gain, -torch.inf), n_groups)
+    stale = torch.where(candidates.most(unknown.int(), n_groups) > 0, stale, torch.nan)
+    return Ranking(order, start, size, bound, bound_index, stale)
 
 
 def window_sizes(groups: Groups) -> np.ndarray:

@@ -26,13 +26,14 @@ def window_greedy(
     Valid,  # (P, B) int32, 0 for places past the group's last candidate
     Bound,  # (P,) float64, the best gain outside the window: no later gain there is higher
     BoundIndex,  # (P,) int64, lowest candidate outside whose gain ties with the bound
-    Uncertain,  # (P,) int32, whether of some of the group's candidates only a bound was known when the window was chosen
+    Stale,  # (P,) float64, the best of those gains outside that are bounds only; NaN where every gain of the group is known
     Need,  # (P,) int32, picks owed
     Factor,  # (P, T, B) float64 scratch, rows of the Cholesky factor
     Place,  # (P, T) int32 out, place of each pick in the window
     Gain,  # (P, T) float64 out, gain of each pick
     InSpan,  # (P, T) int32 out, whether the pick's ratio was above 0, so that it extends the span
-    Count,  # (P,) int32 out, picks made: at least one unless uncertain
+    Count,  # (P,) int32 out, picks made: at least one where every gain is known
+    Blocked,  # (P,) int32 out, whether more picks might have been made had every gain been known
     T,
     rank_squared: tl.constexpr,  # squared ratio up to which it counts as 0
     tie: tl.constexpr,  # relative distance of gains that tie
@@ -42,7 +43,7 @@ def window_greedy(
 ):
     """Pick while no candidate outside, and none whose ratio has become inaccurate, can be better or tie at a lower index.
 
-    Ratios never grow, so a gain computed before bounds every later one. Where no gain is uncertain, the first pick is always
+    Ratios never grow, so a gain computed before bounds every later one. Where every gain is known, the first pick is always
     legal: the window starts with all that tie with the best, by index. Later ones use squared ratios that are updated by
     subtraction. One that has shrunk below ``trust`` of its fresh value carries too much of that value's rounding error. Until
     the next fresh computation it only counts as "at most ``trust`` times the fresh value".
@@ -60,7 +61,8 @@ def window_greedy(
     alive = tl.load(Valid + group * B + place) != 0
     bound = tl.load(Bound + group)
     bound_index = tl.load(BoundIndex + group)
-    certain = tl.load(Uncertain + group) == 0
+    stale = tl.load(Stale + group)
+    certain = stale != stale
     need = tl.load(Need + group)
     gram = Gram + group * B * B
     factor = Factor + group * T * B
@@ -69,6 +71,7 @@ def window_greedy(
     picks = 0
     rank = 0
     legal = True
+    blocked = False
     while (picks < need) & legal:
         known = squared >= share * fresh
         value = _gain(score, tl.where(squared > noise, tl.sqrt(squared), 0.0))
@@ -82,6 +85,7 @@ def window_greedy(
         # Nothing usable left outside the span: the rank may be exhausted. The launcher decides that, with explicit residuals.
         ranked = tl.max((usable & (squared > noise)).to(tl.int32), 0) != 0
         legal = (chosen != NO_INDEX) & (((picks == 0) & certain) | undisputed) & (((rank == 0) & certain) | ranked)
+        blocked = (legal == 0) & (certain == 0) & ((stale >= floor) | (ranked == 0))
         if legal:
             own = index == chosen
             own = own & alive
@@ -107,3 +111,4 @@ def window_greedy(
                 tl.debug_barrier()  # the next step reads this row through other threads
                 rank += 1
     tl.store(Count + group, picks)
+    tl.store(Blocked + group, blocked.to(tl.int32))
