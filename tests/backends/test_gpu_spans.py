@@ -97,7 +97,8 @@ def test_few_candidates_are_recomputed(rng, recomputed):
 
 def test_where_subtraction_is_hopeless_it_costs_two_rounds(rng, monkeypatch, small_windows):
     """The ratios of nearly parallel vectors drop at once to where nothing can be subtracted; explicit ones take their place for good."""
-    given = rng.normal(size=(20, 1)) + 1e-3 * rng.normal(size=(20, 200)), rng.uniform(0.5, 1.5, 200), np.zeros(200, np.int64), np.array([18])
+    W = rng.normal(size=(20, 1)) + 1e-3 * rng.normal(size=(20, 200))
+    given = W, rng.uniform(0.5, 1.5, 200), np.zeros(200, np.int64), np.array([18])
 
     def rounds():
         made = []
