@@ -1,8 +1,8 @@
 """What the launchers compile for a GPU, without one: registers, spills, instructions, and a cache for the machine that has one.
 
 ``python benchmarks/gpu_compile.py table [--targets hopper,ampere,amd]`` prints registers and spills of every kernel.
-``python benchmarks/gpu_compile.py cache FILE.tar.gz`` compiles for sm_90 what a first run needs. Where the file is unpacked into
-TRITON_CACHE_DIR, beside the same triton and the same tree, none of these kernels is compiled again.
+``python benchmarks/gpu_compile.py cache FILE.tar.gz`` compiles for sm_90 what a first run needs. Where benchmarks/triton_cache.py unpacks
+the file into TRITON_CACHE_DIR, beside the same Python, the same triton and the same tree, nothing of it is compiled again.
 ``python benchmarks/gpu_compile.py read TARGET CASES`` is for the tests: JSON in, JSON out. ``--cases`` gives the others less to do.
 """
 
@@ -13,7 +13,6 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator
@@ -22,7 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a bare tree, or another one installed
 
-from gpu_launches import LAUNCHERS, TARGETS, Launch, compiling
+import triton_cache
+from gpu_launches import LAUNCHERS, TARGETS, Launch, build_launchers, building_launchers, compiling
 from machine_code import read_machine_code
 
 from nc_fast.activations import ACTIVATIONS
@@ -56,6 +56,8 @@ VARIANTS: dict[str, Case] = {  # of sm_90; each says its name in the table of ti
 RAGGED: dict[str, Any] = {"classes": (700, 1, 300, 256, 5, 1025), "D": 83, "M": 301}
 MNIST: dict[str, Any] = {"classes": (6000,) * 10, "D": 784}
 WIDE: dict[str, Any] = {"classes": (60,) * 1000, "D": 4096, "M": 100_000}
+COMPILED = "{} kernels, {} launchers"
+NOTHING = COMPILED.format(0, 0)
 READ_IN_TESTS = {"pure_runs", "mixed_tiles", "update_gains"}  # instruction by instruction; of the others registers and the stack
 
 
@@ -149,26 +151,33 @@ def write_cache(file: Path, cases: str) -> None:
     """Compile for sm_90 what a first run needs, into a fresh cache that is packed; count what a second process finds in it."""
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        compiled = _kernels_compiled(Path(folder), cases)
+        compiled = _compiled_with(Path(folder), cases)
         seconds = time.perf_counter() - started
-        with tarfile.open(file, "w:gz") as archive:
-            archive.add(folder, ".")
-        with tempfile.TemporaryDirectory() as other:
-            with tarfile.open(file) as archive:
-                archive.extractall(other)
-            again = _kernels_compiled(Path(other), cases)
-    sys.stdout.write(f"{compiled} kernels in {seconds:.0f} s, {file.stat().st_size / 1e6:.2f} MB; from the file: {again} compiled\n")
-    if again:
-        raise SystemExit("a second process does not find every kernel in the file")
+        triton_cache.pack(Path(folder), file)
+    with tempfile.TemporaryDirectory() as other:  # the first folder is gone, as on another machine
+        triton_cache.unpack(file, Path(other))
+        again = _compiled_with(Path(other), cases)
+    size = f"{file.stat().st_size / 1e6:.2f} MB"
+    sys.stdout.write(f"{compiled} in {seconds:.0f} s, {size}; from the file: {again}\n")
+    if again != NOTHING:
+        raise SystemExit("a second process does not find everything in the file")
 
 
-def _kernels_compiled(cache: Path, cases: str) -> int:
-    """Return how many kernels a process of its own compiles with this cache; an empty list of cases in JSON means all."""
+def _compiled_with(cache: Path, cases: str) -> str:
+    """Say what a process of its own compiles with this cache; an empty list of cases in JSON means all."""
     environment = os.environ | {"TRITON_CACHE_DIR": str(cache), "TRITON_STORE_BINARY_ONLY": "1"}
-    done = subprocess.run(
-        [sys.executable, __file__, "compile", "--cases", cases], env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
-    return int(done.stdout)
+    command = [sys.executable, __file__, "compile", "--cases", cases]
+    return subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
+def compile_all(cases: Iterable[Case]) -> str:
+    """Compile for sm_90; say how many kernels, and how many modules of C that start them, were not in the cache."""
+    n_kernels = 0
+    with building_launchers() as built:
+        for _, launches in launches_of(cases, "hopper"):
+            n_kernels += sum(launch.cached is False for launch in launches)
+            build_launchers(launches)
+    return COMPILED.format(n_kernels, len(built))
 
 
 def main() -> None:
@@ -191,8 +200,7 @@ def main() -> None:
     elif given.command == "read":
         json.dump(list(records(cases, given.target, READ_IN_TESTS)), sys.stdout)
     else:
-        launched = launches_of(cases or first_run(), "hopper")
-        sys.stdout.write(f"{sum(launch.cached is False for _, launches in launched for launch in launches)}\n")
+        sys.stdout.write(compile_all(cases or first_run()))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,15 @@ Types, constants and alignment are those of a launch. In a process without TRITO
 
 from __future__ import annotations
 
+import ctypes
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -15,7 +21,8 @@ import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
-from triton.runtime import driver
+from triton.backends.nvidia import driver as nvidia
+from triton.runtime import build, driver
 from triton.runtime.jit import JITFunction
 
 from nc_fast.backends.gpu import moments as gpu_moments
@@ -110,6 +117,35 @@ def compiling(target: str) -> Iterator[list[Launch]]:
         ):
             stack.enter_context(patch.object(holder, name, value))
         yield launches
+
+
+@contextmanager
+def building_launchers() -> Iterator[list[str]]:
+    """Let :func:`build_launchers` work inside the block without CUDA's driver; yields the names of the C modules that were built."""
+    built: list[str] = []
+    whole = build._build
+
+    def counted(name: str, *args: Any, **options: Any) -> Any:
+        built.append(name)
+        return whole(name, *args, **options)
+
+    with tempfile.TemporaryDirectory() as folder, patch.object(build, "_build", counted):
+        # The modules are linked with the driver's library and loaded. An empty one of that name will do, as none of it is called.
+        library, source = Path(folder) / "libcuda.so.1", Path(folder) / "empty.c"
+        source.touch()
+        subprocess.run(["gcc", "-shared", f"-Wl,-soname,{library.name}", "-o", library, source], check=True)
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+        sys.setdlopenflags(os.RTLD_LAZY)
+        triton.knobs.nvidia.libcuda_path = folder
+        nvidia.CudaUtils()
+        yield built
+
+
+def build_launchers(launches: list[Launch]) -> None:
+    """Build the C modules that start these kernels on NVIDIA's devices: before Triton 3.7 each signature has its own."""
+    if hasattr(nvidia, "make_launcher"):
+        for compiled in {id(launch.compiled): launch.compiled for launch in launches}.values():
+            nvidia.CudaLauncher(compiled.src, compiled.metadata)
 
 
 def _pick_all(arguments: dict[str, Any]) -> None:
