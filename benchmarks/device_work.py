@@ -21,7 +21,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
-from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.interpreter import GridExecutor
 from triton.runtime.jit import JITFunction
 
 NO_WORK = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "scalar_tensor"}
@@ -88,18 +88,18 @@ class _Copies(TorchFunctionMode):
 
 @contextmanager
 def _counted_launches(work: Work) -> Iterator[None]:
-    def counted(kind: Any) -> Any:
-        whole = kind.run
+    def counted(kind: Any, name: str) -> Any:
+        whole = getattr(kind, name)
 
-        def run(kernel: Any, *args: Any, **options: Any) -> Any:
+        def launch(self: Any, *args: Any, **options: Any) -> Any:
             work.launches += 1
             work.bytes += _bytes([getattr(value, "base", value) for value in args])  # of a tensor map, the tensor
             with _disable_current_modes(), torch._C.DisableTorchFunction():  # what the interpreter itself does with tensors
-                return whole(kernel, *args, **options)
+                return whole(self, *args, **options)
 
-        return patch.object(kind, "run", run)
+        return patch.object(kind, name, launch)
 
-    with counted(JITFunction), counted(InterpretedFunction):
+    with counted(JITFunction, "run"), counted(GridExecutor, "__call__"):
         yield
 
 

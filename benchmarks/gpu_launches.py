@@ -40,6 +40,7 @@ TARGETS = {
     "amd": GPUTarget("hip", "gfx942", 64),
 }
 FREE_BYTES = 64 << 30  # what the launchers are told: the blocks of a large device
+LAUNCHERS_IN_C = hasattr(nvidia, "make_launcher")  # before Triton 3.7: one for each signature, built by gcc
 CLASSES = (600, 700)  # samples of each: whole tiles of every size, and remainders of both
 
 
@@ -130,20 +131,22 @@ def building_launchers() -> Iterator[list[str]]:
         return whole(name, *args, **options)
 
     with tempfile.TemporaryDirectory() as folder, patch.object(build, "_build", counted):
-        # The modules are linked with the driver's library and loaded. An empty one of that name will do, as none of it is called.
-        library, source = Path(folder) / "libcuda.so.1", Path(folder) / "empty.c"
-        source.touch()
-        subprocess.run(["gcc", "-shared", f"-Wl,-soname,{library.name}", "-o", library, source], check=True)
-        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-        sys.setdlopenflags(os.RTLD_LAZY)
-        triton.knobs.nvidia.libcuda_path = folder
-        nvidia.CudaUtils()
+        if LAUNCHERS_IN_C:
+            # The modules are linked with the driver's library and loaded. An empty one of that name will do, as none of it is called.
+            library, source = Path(folder) / "libcuda.so.1", Path(folder) / "empty.c"
+            source.touch()
+            subprocess.run(["gcc", "-shared", f"-Wl,-soname,{library.name}", "-o", library, source], check=True)
+            library.with_suffix("").symlink_to(library)
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+            sys.setdlopenflags(os.RTLD_LAZY)
+            triton.knobs.nvidia.libcuda_path = folder
+            nvidia.CudaUtils()
         yield built
 
 
 def build_launchers(launches: list[Launch]) -> None:
-    """Build the C modules that start these kernels on NVIDIA's devices: before Triton 3.7 each signature has its own."""
-    if hasattr(nvidia, "make_launcher"):
+    """Build the C modules that start these kernels on NVIDIA's devices, where they have any."""
+    if LAUNCHERS_IN_C:
         for compiled in {id(launch.compiled): launch.compiled for launch in launches}.values():
             nvidia.CudaLauncher(compiled.src, compiled.metadata)
 
