@@ -89,7 +89,7 @@ begin() { # PART
     if [[ -f .carry/triton-cache.tar.gz ]]; then
         export TRITON_CACHE_DIR=$ROOT/out/triton-cache
         mkdir -p "$TRITON_CACHE_DIR"
-        step "unpack compiled kernels" 10 tar -xzf .carry/triton-cache.tar.gz -C "$TRITON_CACHE_DIR" || true
+        step "unpack compiled kernels" 10 "$PYTHON" benchmarks/triton_cache.py .carry/triton-cache.tar.gz "$TRITON_CACHE_DIR" || true
     fi
     # The import is tried outside the table: on a bare tree it is to fail.
     if ! timeout $((20 * slack)) "$PYTHON" -c 'import nc_fast._projector' 2>/dev/null; then
