@@ -24,6 +24,7 @@ from nc_fast.backends.gpu import pursue
 if not (TOOLS / "cuobjdump").exists():
     pytest.skip("this triton wheel has no cuobjdump to read machine code with", allow_module_level=True)
 
+SECONDS = 300  # for a process, 20 on an idle machine: a launcher that waits for what no kernel computed would never end
 SHARED_LIMIT = {"hopper": 232448, "ampere": 163 << 10, "nvidia": 99 << 10, "amd": 64 << 10}
 REGISTERS, SHARED = 65536, 233472  # of a multiprocessor of sm_90
 TENSOR_CORES = {
@@ -117,7 +118,7 @@ def gpu_compile(*arguments):
     """Run the command without the interpreter; return what it prints."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     command = [sys.executable, ROOT / "benchmarks" / "gpu_compile.py", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS)
     assert not done.returncode, f"{arguments}:\n{done.stderr[-4000:]}"
     return done.stdout
 
