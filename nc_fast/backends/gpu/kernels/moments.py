@@ -60,7 +60,7 @@ def _tile_of_program(
     return within // width, group * GROUP + within % width
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_runs", "n_blocks"])
 def pure_runs(
     W,  # (m_padded, pitch) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
     X,  # (n_packed, pitch) float16, float32 or float64 packed samples, as W
@@ -113,7 +113,7 @@ def pure_runs(
     tl.store(M2 + to, m2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_tiles", "n_blocks", "first_row", "first_slot"])
 def mixed_tiles(
     W,  # (m_padded, pitch) float16, float32 or float64 packed weights: pointer, or host TMA descriptor
     X,  # (n_packed, pitch) float16, float32 or float64 packed samples, as W
@@ -167,7 +167,7 @@ def mixed_tiles(
         tl.store(M2 + to, m2)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def merge_slots(
     SlotMean,  # (n_slots, m_padded) float32 or float64
     SlotM2,  # (n_slots, m_padded) float32 or float64

@@ -36,7 +36,7 @@ def _log2(
     return tl.log2(tl.minimum(tl.maximum(tl.abs(value), 1e-37), 1e38).to(tl.float32))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "rows"])
 def feature_sums(
     X,  # (n, D) any number type, strided
     Sums,  # (n_chunks, 6, D) float64 out, at the tile's first chunk: lowest, highest, mean, squared deviations, sum of log2, nonzeros
@@ -84,7 +84,7 @@ def feature_sums(
     tl.store(to + 5 * D, tl.sum(nonzero, 0).to(tl.float64), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "rows", "n_chunks"])
 def finish_features(
     Sums,  # (n_chunks, 6, D) float64, as ``feature_sums`` writes them
     Constants,  # (4, D) float64 out: shift, mean, scale, 1 / scale
@@ -141,7 +141,7 @@ def finish_features(
     tl.store(Flags + tl.num_programs(0) + tl.program_id(0), tl.max(spread.to(tl.int32), 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def candidate_constants(
     W,  # (D, m) floating, strided: a block of the pool
     Bias,  # (m,) float64
@@ -192,7 +192,7 @@ def candidate_constants(
     tl.store(Pivot + j, activate((bias + by_mean).to(Pivot.dtype.element_ty), ACT), mask=padded)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "n_padded"])
 def pack(
     Source,  # (., D) any number type, strided
     Rows,  # (n,) int64, row of Source at each packed row; None: as they lie

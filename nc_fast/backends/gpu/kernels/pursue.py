@@ -11,7 +11,7 @@ SURELY_EXHAUSTED = tl.constexpr(EXHAUSTED / 2)  # half: what lies between is dec
 NOTHING = tl.constexpr(NOTHING_EXPLAINED)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["m"])
 def activate_rows(
     Z,  # (m, n) floating, products of candidates and samples; replaced by activations
     Bias,  # (m,) float64
@@ -30,7 +30,7 @@ def activate_rows(
     tl.store(at, activate((z + bias[:, None]).to(z.dtype), ACT), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def update_gains(
     Z,  # (M, pitch) float32, columns of the design as rows: unit vectors, zeros from n on
     Q,  # (pitch,) float64, the pick's unit residual, zeros from n on

@@ -17,7 +17,7 @@ def _gain(
     return tl.where(score >= 0, score * ratio, divided)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["T"])
 def window_greedy(
     Gram,  # (P, B, B) float64, inner products of the window's residuals (unit vectors less their part in the span)
     Squared,  # (P, B) float64, squared ratio of each, fresh; exactly 0 where the ratio counts as 0
