@@ -9,8 +9,9 @@ from nc_fast.backends.gpu.precision import Arithmetic
 
 Target = Literal["interpreter", "hopper", "ampere", "nvidia", "amd"]
 
-# Computing this takes so many registers that a tile of the full width spills: tests/backends/test_gpu_compile.py sees it.
+# Computing these takes so many registers that a tile of the full width spills: tests/backends/test_gpu_compile.py sees it.
 NARROW_ACTIVATIONS = frozenset({"gelu", "softplus"})
+NARROWEST_ACTIVATIONS = frozenset({"softplus"})  # a tile of half the width spills too, where a thread has 168 registers or fewer
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def variants(target: Target, arithmetic: Arithmetic, activation: str) -> dict[st
     elif arithmetic.number == "float32" and arithmetic.dot == "ieee" and target != "amd":
         tile = Tile(64, 64, 16, 4, 3)  # no tensor core: larger tiles spill
     elif target == "hopper":
-        return _hopper_variants(depth, narrow)
+        return _hopper_variants(depth, activation)
     elif target == "ampere":
         return {"pointers": Tiles(Tile(128, 128, depth, 8, 4), Tile(128, 64 if narrow else 128, depth, 8, 4))}
     elif target == "amd":
@@ -67,16 +68,17 @@ def variants(target: Target, arithmetic: Arithmetic, activation: str) -> dict[st
     return {"pointers": Tiles(tile, tile)}
 
 
-def _hopper_variants(depth: int, narrow: bool) -> dict[str, Tiles]:
+def _hopper_variants(depth: int, activation: str) -> dict[str, Tiles]:
     """Return ways to hide the time in which a tile's activations are summed up and no product runs."""
-    if narrow:
-        mixed, wide = Tile(128, 64, depth, 8, 3), 128
+    wide = 128 if activation in NARROW_ACTIVATIONS else 256
+    if activation in NARROWEST_ACTIVATIONS:
+        mixed, half = Tile(128, 64, depth, 8, 3), 64
     else:
-        mixed, wide = Tile(128, 128, depth, 8, 3, registers=128), 256  # of 147: two programs a multiprocessor
+        mixed, half = Tile(128, 128, depth, 8, 3, registers=128), 128  # of 147: two programs a multiprocessor
     pure = {
         "flattened": Tile(128, wide, depth, 8, 4, flatten=True),
         "nested": Tile(128, wide, depth, 8, 4),
-        "two programs": Tile(128, 64 if narrow else 128, depth, 4, 3),  # one multiplies while the other sums up
+        "two programs": Tile(128, half, depth, 4, 3),  # one multiplies while the other sums up
         "deep": Tile(128, wide, 2 * depth, 8, 2),
     }
     return {name: Tiles(tile, mixed, tma=True) for name, tile in pure.items()}
