@@ -1,6 +1,6 @@
 """How the kernels of one call run: number form, activation, tile shapes and depth, and what is compiled into each kernel.
 
-One source for the launchers and for the tests that compile ahead of time, so that what is checked is what runs. No tensor,
+One source for the launchers and for what compiles them without a device, so that what is checked is what runs. No tensor,
 no device here.
 """
 
