@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import original
 import torch
 from gpu_machine import Ceilings, Machine, Shape, Timing, copy_seconds, draw, product_seconds
 from gpu_parts import ACTIVATION, Parts, launched
 from gpu_results import Row
 from inputs import shared_folder
+from original import PROJECTIONS, campaign_torch
 
 import nc_fast
 from nc_fast.backends.gpu.kernels.moments import pure_runs
@@ -127,7 +127,7 @@ def original_rows(machine: Machine, shape: Shape) -> Iterator[Row]:
     while True:
         smaller = Shape(shape.N, shape.D, M, shape.C, min(shape.k, M))
         try:
-            for projection in original.PROJECTIONS:
+            for projection in PROJECTIONS:
                 yield _original_row(machine, smaller, projection)
             return
         except torch.OutOfMemoryError:
@@ -137,7 +137,7 @@ def original_rows(machine: Machine, shape: Shape) -> Iterator[Row]:
 
 def _original_row(machine: Machine, shape: Shape, projection: str) -> Row:
     W, X, y = draw(shape, machine)
-    found = machine.measure(lambda: original.campaign_torch(W, X, y, shape.k, projection=projection))
+    found = machine.measure(lambda: campaign_torch(W, X, y, shape.k, projection=projection))
     notes = per_candidate(found.seconds, shape) | found.spread
     return Row("campaign", f"original, {projection}", str(shape), found.seconds, peak=found.peak, notes=notes)
 

@@ -55,6 +55,25 @@ def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
     assert json.loads((tmp_path / "report.json").read_text())["rows"] == [row.__dict__ for row in rows]
 
 
+BARE = """
+import runpy, sys
+from importlib.util import find_spec
+root, program = sys.argv[1:]
+sys.path = [root + "/benchmarks", *(place for place in sys.path if place not in ("", root))]
+sys.meta_path = [finder for finder in sys.meta_path if "__editable__" not in getattr(finder, "__module__", getattr(finder, "__name__", ""))]
+assert find_spec("nc_fast") is None
+runpy.run_path(program, run_name="imported")
+"""
+
+
+@pytest.mark.parametrize("program", ["gpu_report", "gpu_smoke", "gpu_sweep", "gpu_watched", "gpu_compile"])
+def test_programs_find_a_tree_that_is_not_installed(program, tmp_path):
+    own = environment(PYTHONPATH="") | ({"TRITON_INTERPRET": "0"} if program == "gpu_compile" else {})
+    command = [sys.executable, "-c", BARE, ROOT, ROOT / "benchmarks" / f"{program}.py"]
+    done = subprocess.run(command, env=own, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert not done.returncode, done.stderr
+
+
 def test_a_report_that_is_killed_leaves_what_it_measured(tmp_path):
     path = tmp_path / "report.json"
     command = [sys.executable, ROOT / "benchmarks" / "gpu_report.py", "--tiny", "--out", path]
@@ -184,7 +203,7 @@ def test_what_only_a_device_tells_is_in_the_rows(stand_in, monkeypatch):
 
 
 def test_the_original_gets_fewer_candidates_where_its_activations_do_not_fit(stand_in, monkeypatch):
-    given, right = [], gpu_rows.original.campaign_torch
+    given, right = [], gpu_rows.campaign_torch
 
     def short_of_memory(W, *arguments, **options):
         given.append(W.shape[1])
@@ -192,7 +211,7 @@ def test_the_original_gets_fewer_candidates_where_its_activations_do_not_fit(sta
             raise torch.OutOfMemoryError("too large")
         return right(W, *arguments, **options)
 
-    monkeypatch.setattr(gpu_rows.original, "campaign_torch", short_of_memory)
+    monkeypatch.setattr(gpu_rows, "campaign_torch", short_of_memory)
     rows = list(gpu_rows.original_rows(stand_in, gpu_machine.Shape(60, 9, 400, 3, 6)))
     assert given[:2] == [62, 31]  # 0.9 of 100,000 bytes over 6 arrays of 60 float32, then half
     assert [row.shape for row in rows] == ["N=60 D=9 M=15 C=3 k=6"] * 2
