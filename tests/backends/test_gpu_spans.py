@@ -5,7 +5,7 @@ import pytest
 from device_work import count_device_work
 from gpu_cases import check_picks, picks_of, torch
 
-from nc_fast.backends.gpu import groups, spans, windows
+from nc_fast.backends.gpu import groups, select, spans, windows
 from nc_fast.backends.reference.select import select as reference_select
 
 
@@ -171,3 +171,17 @@ def test_many_groups_take_as_many_operations_as_few(rng, monkeypatch):
     few, many = work_for(rng, 10), work_for(rng, 200)
     assert many.operations <= few.operations + 5
     assert (many.launches, many.copies) == (few.launches, few.copies)
+
+
+def test_windows_do_not_outlive_their_batch(rng, monkeypatch, small_windows):
+    """Until all batches have run, only what was picked is held: 40 windows of 16 would be 40 x 16 x 50 numbers."""
+    monkeypatch.setattr(windows, "BATCH_BYTES", 1)
+    held = []
+
+    def booking(picked, *others, book=select._book):
+        held.append(sum(value.untyped_storage().nbytes() for value in vars(picked).values() if isinstance(value, torch.Tensor)))
+        book(picked, *others)
+
+    monkeypatch.setattr(select, "_book", booking)
+    check_picks(rng.normal(size=(50, 120)), rng.normal(size=120), np.repeat(np.arange(40), 3), np.full(40, 2))
+    assert max(held) < 8 * 50 * 16 / 4

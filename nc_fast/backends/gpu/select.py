@@ -103,9 +103,8 @@ class _Picked:
     """What P groups picked, T at most, from windows of B candidates; on the device until all batches have run."""
 
     number: np.ndarray  # (P,) int64, the groups
-    residual: torch.Tensor  # (P, D, B) float64, unit vectors less their part in the span
+    columns: torch.Tensor  # (P, D, T) float64, their unit vectors less the part in the span; B would be four times as many
     index: torch.Tensor  # (P, T) int64, candidates
-    place: torch.Tensor  # (P, T) int64, where in the window
     gain: torch.Tensor  # (P, T) float64
     in_span: torch.Tensor  # (P, T) int32, whether it extends the span
     count: torch.Tensor  # (P,) int32, picks made
@@ -150,7 +149,8 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
     place = place.long()
     was_made = torch.arange(T, device=device) < count[:, None]
     candidates.left.view(-1)[torch.where(was_made, position.gather(1, place), candidates.nowhere)] = False
-    return _Picked(number, residual, index.gather(1, place), place, gain, in_span, count, blocked)
+    columns = residual.gather(2, place[:, None].expand(-1, residual.shape[1], -1))
+    return _Picked(number, columns, index.gather(1, place), gain, in_span, count, blocked)
 
 
 def _book(picked: _Picked, state: _State, indices: np.ndarray, gains: np.ndarray) -> None:
@@ -164,7 +164,5 @@ def _book(picked: _Picked, state: _State, indices: np.ndarray, gains: np.ndarray
     groups.add_picks(number, count, picked.blocked.cpu().numpy() != 0)
     used = made & (picked.in_span[:, :T].cpu().numpy() != 0) & (groups.owed[number] > 0)[:, None]
     if used.any():
-        D = picked.residual.shape[1]
-        columns = picked.residual.gather(2, picked.place[:, None, :T].expand(-1, D, -1))
-        state.bases.put((groups.row + groups.rank)[number], columns, used)
-        groups.add_rank(number, used.sum(1), D)
+        state.bases.put((groups.row + groups.rank)[number], picked.columns[:, :, :T], used)
+        groups.add_rank(number, used.sum(1), picked.columns.shape[1])
