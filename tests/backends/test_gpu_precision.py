@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import triton
 from gpu_cases import RAGGED, assert_close_to, check, problem, run, torch
+from triton.runtime.interpreter import InterpreterBuilder
 
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.gpu import samples
@@ -167,3 +168,14 @@ def test_gelu_errs_little_in_float32_and_is_exact_far_out():
     assert (np.abs(found - exact) <= 1e-7 * np.abs(exact))[np.abs(z) < 0.01].all()
     assert (found[z < -5.8] == 0).all()
     assert (found[z > 5.8] == z[z > 5.8]).all()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_an_overflow_is_seen_where_a_device_drops_nan(rng, activation, monkeypatch):
+    """A device's plain maximum of nan and 0 is 0, the interpreter's is nan."""
+    for name, dropping in (("create_maxnumf", np.fmax), ("create_minnumf", np.fmin)):
+        monkeypatch.setattr(InterpreterBuilder, name, lambda self, a, b, dropping=dropping: self.binary_op(a, b, dropping))
+    W, X, codes, bias = problem(rng)
+    with np.errstate(all="ignore"):
+        found = run(W * np.float32(1e30), X * np.float32(1e20), codes, bias, activation)
+    assert not torch.isfinite(found.mean).any()

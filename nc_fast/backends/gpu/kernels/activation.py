@@ -83,15 +83,16 @@ def activate(
     ACT: tl.constexpr,  # name in the table of nc_fast.activations
 ):
     """Return the activation of every element."""
-    # One return at the end: after an early one the compiler still reads the rest.
+    # One return at the end: after an early one the compiler still reads the rest. An overflow (nan) must not become a 0, as it does
+    # in a device's plain maximum: callers see by it that there was one.
     if ACT == "identity":
         y = z
     elif ACT == "relu":
-        y = tl.maximum(z, 0.0)
+        y = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
     elif ACT == "leaky_relu":
         y = tl.maximum(z, z * LEAKY_SLOPE)  # in this order: the interpreter of Triton 3.7 cannot multiply a constant by a tensor
     elif ACT == "elu":
-        y = tl.where(z > 0, z, _rounded(_expm1_negative(tl.minimum(z, 0.0))))
+        y = tl.where(z > 0, z, _rounded(_expm1_negative(tl.minimum(z, 0.0, propagate_nan=tl.PropagateNan.ALL))))
     elif ACT == "gelu":
         y = _rounded(_gelu(z))
     elif ACT == "gelu_tanh":
