@@ -179,3 +179,12 @@ def test_an_overflow_is_seen_where_a_device_drops_nan(rng, activation, monkeypat
     with np.errstate(all="ignore"):
         found = run(W * np.float32(1e30), X * np.float32(1e20), codes, bias, activation)
     assert not torch.isfinite(found.mean).any()
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("auto", 1e-6), ("ieee", 1e-6), ("fp16", 3e-3), ("tf32", 3e-3)])
+def test_pre_activations_near_the_end_of_float32(rng, precision, tolerance):
+    W, X, codes, bias = problem(rng, D=2)
+    W, X = np.sign(W) * np.float32(2.0**63), X * np.float32(2.0**61)
+    exact = reference_moments(W, X, codes, np.arange(len(RAGGED)), bias=bias, activation="tanh")
+    with np.errstate(over="ignore", invalid="ignore"):  # in the series, which is not what is taken here
+        assert_close_to(run(W, X, codes, bias, "tanh", precision), exact, tolerance)

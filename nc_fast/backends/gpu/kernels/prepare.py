@@ -9,8 +9,7 @@ from nc_fast.backends.gpu.kernels.activation import activate
 TF32_HALF = tl.constexpr(0x1000)  # half of the last place that tf32 keeps of a float32
 TF32_KEPT = tl.constexpr(-0x2000)
 FEATURE_EXPONENT = tl.constexpr(900)  # of a feature's scale, a float64
-LOWEST_EXPONENT = tl.constexpr(-124)  # of a candidate's scale, whose inverse is a float32, after two lifts by 14
-HIGHEST_EXPONENT = tl.constexpr(96)
+INVERSE_EXPONENT = tl.constexpr(124)  # at most, either way, of what undoes a candidate's scale and both lifts: a normal float32
 
 
 @triton.jit
@@ -184,7 +183,7 @@ def candidate_constants(
         by_shift += tl.sum(w * shift[:, None], 0)
         by_mean += tl.sum(w * mean[:, None], 0)
     bias = tl.load(Bias + j, mask=inside, other=0.0)
-    exponent = tl.minimum(tl.maximum(-_exponent(largest), LOWEST_EXPONENT), HIGHEST_EXPONENT)
+    exponent = tl.minimum(tl.maximum(-_exponent(largest), -INVERSE_EXPONENT - 2 * LIFT), INVERSE_EXPONENT - 2 * LIFT)
     padded = j < m_padded
     tl.store(OwnScale + j, _power_of_two(exponent), mask=padded)
     tl.store(Inverse + j, _power_of_two(-exponent - 2 * LIFT).to(Inverse.dtype.element_ty), mask=padded)
