@@ -53,7 +53,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Timing:
-    """Repeated calls: the seconds of each, the bytes allocated on the device at most, the last result."""
+    """Repeated calls: the seconds of each, the bytes allocated on the device at most, a result where one is kept."""
 
     each: list[float]
     peak: int
@@ -90,7 +90,7 @@ class Machine:
     def measure(self, call: Callable[[], Any], *, events: bool = False) -> Timing:
         """Time a call: wall clock with the device's work, or with ``events`` the device's own clock, without the host's part.
 
-        The first call, which compiles, is not counted.
+        The first call, which compiles, is not counted. With ``events`` no result is kept: it would count in the next one's peak.
         """
         call()
         self.wait()
@@ -99,6 +99,8 @@ class Machine:
         once, result = self._by_wall_clock(call)
         peak = torch.cuda.max_memory_allocated(self.device) if self.gpu else 0
         repeats = min(self.repeats, max(FEWEST, int(PATIENCE / once)))
+        if events:
+            result = None
         if events and self.gpu:
             return Timing(self._by_events(call, repeats), peak, result)
         return Timing([once, *(self._by_wall_clock(call)[0] for _ in range(repeats - 1))], peak, result)

@@ -42,6 +42,12 @@ def test_a_measurement_that_fails_is_a_row_and_the_others_go_on(tmp_path):
     assert found[1]["notes"]["error"] == "too large"
 
 
+def test_a_kernel_that_was_timed_leaves_no_result_in_the_next_peak():
+    machine = gpu_machine.Machine(1)
+    assert machine.measure(lambda: torch.zeros(3), events=True).result is None
+    assert machine.measure(lambda: torch.zeros(3)).result is not None
+
+
 class StandInEvent:
     """A CUDA event that takes the host's time."""
 
