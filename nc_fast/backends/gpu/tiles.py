@@ -32,7 +32,7 @@ class Tiles:
     """How the two product kernels run on one kind of device."""
 
     pure: Tile  # of one class
-    mixed: Tile  # of several classes' remainders; as many candidates and as deep as ``pure``
+    mixed: Tile  # of several classes' remainders; as many candidates as ``pure``; its depth divides that of ``pure``
     tma: bool = False  # copies by tensor-map descriptors; otherwise by pointers
 
 
