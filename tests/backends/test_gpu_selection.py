@@ -144,3 +144,12 @@ def test_the_comparer_rejects_wrong_picks(rng, monkeypatch, small_windows, lie):
     monkeypatch.setattr(select, "window_greedy", _Greedy(select.window_greedy, **change))
     with pytest.raises(AssertionError):
         check_picks(*given)
+
+
+@pytest.mark.parametrize("n", [24, 32])
+def test_vectors_that_depend_on_each_other_ever_more(rng, n):
+    """Kahan's matrix: no ratio shrinks much at a pick, yet without ``largest_growth`` gains of late picks lose half of their digits."""
+    sine = 0.03 ** (1 / n)
+    R = np.diag(sine ** np.arange(n)) @ (np.eye(n) - (1 - sine**2) ** 0.5 * np.triu(np.ones((n, n)), 1))
+    W = np.linalg.qr(rng.normal(size=(n, n)))[0] @ (R / np.linalg.norm(R, axis=0))
+    check_picks(W, np.geomspace(1e6, 1e3, n), np.zeros(n, np.int64), np.array([n]))

@@ -138,6 +138,7 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
         ranking.stale[chosen],
         need.int(),
         residual.new_empty((P, T, B)),
+        residual.new_empty((P, T)),
         place,
         gain,
         in_span,

@@ -18,6 +18,7 @@ from nc_fast.tolerances import RANK_TOLERANCE
 # Subtraction leaves in a square an error of some 1e-16 times the ratio that was explicit. Above this times that ratio, a square
 # is good to 3e-12 of itself (measured, D = 784): below the ties' 1e-9.
 TRUST = 1e-3
+LARGEST_GROWTH = 100.0  # of rounding inside a window: squares of it times 2e-16 are below the ties' 1e-9
 BATCH_BYTES = 512 << 20  # float64 arrays held at once
 
 

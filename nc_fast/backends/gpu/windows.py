@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from nc_fast.backends.gpu.groups import Candidates, Groups, send
-from nc_fast.backends.gpu.spans import BATCH_BYTES, TRUST, Ratios
+from nc_fast.backends.gpu.spans import BATCH_BYTES, LARGEST_GROWTH, TRUST, Ratios
 from nc_fast.tolerances import RANK_TOLERANCE, TIE_TOLERANCE
 
 WINDOW_PER_PICK = 4  # measured on MNIST scores: 100 picks from a window of 256 to 512 take one round
@@ -79,5 +79,5 @@ def batches(groups: Groups, sizes: np.ndarray, D: int) -> Iterator[tuple[np.ndar
 
 def window_constants(size: int) -> dict[str, Any]:
     """Return the compile-time arguments of ``kernels.select.window_greedy``: two places of the window a thread."""
-    tolerances = {"rank_squared": RANK_TOLERANCE**2, "tie": TIE_TOLERANCE, "trust": TRUST}
+    tolerances = {"rank_squared": RANK_TOLERANCE**2, "tie": TIE_TOLERANCE, "trust": TRUST, "largest_growth": LARGEST_GROWTH}
     return {"B": size, "ROWS": FACTOR_ROWS, "num_warps": max(size // 64, 1), **tolerances}

@@ -29,6 +29,7 @@ def window_greedy(
     Stale,  # (P,) float64, the best of those gains outside that are bounds only; NaN where every gain of the group is known
     Need,  # (P,) int32, picks owed
     Factor,  # (P, T, B) float64 scratch, rows of the Cholesky factor
+    Growth,  # (P, T) float64 scratch, by how much rounding has grown in each row, signed
     Place,  # (P, T) int32 out, place of each pick in the window
     Gain,  # (P, T) float64 out, gain of each pick
     InSpan,  # (P, T) int32 out, whether the pick's ratio was above 0, so that it extends the span
@@ -38,6 +39,7 @@ def window_greedy(
     rank_squared: tl.constexpr,  # squared ratio up to which it counts as 0
     tie: tl.constexpr,  # relative distance of gains that tie
     trust: tl.constexpr,  # share of its first squared ratio above which an updated one is accurate
+    largest_growth: tl.constexpr,  # of rounding, beyond which none is
     B: tl.constexpr,
     ROWS: tl.constexpr,  # factor rows read at a time
 ):
@@ -47,6 +49,9 @@ def window_greedy(
     legal: the window starts with all that tie with the best, by index. Later ones use squared ratios that are updated by
     subtraction. One that has shrunk below ``trust`` of its fresh value carries too much of that value's rounding error. Until
     the next fresh computation it only counts as "at most ``trust`` times the fresh value".
+
+    Picks that depend on each other ever more, each a little, lose digits too, though no ratio shrinks much at once. How many is
+    estimated as LINPACK estimates a condition number: by solving with the factor, the right-hand side's signs chosen for growth.
     """
     # A launch would pass these numbers as float32, and a comparison rounds a constant to float32.
     noise = tl.full((), rank_squared, tl.float64)
@@ -66,6 +71,8 @@ def window_greedy(
     need = tl.load(Need + group)
     gram = Gram + group * B * B
     factor = Factor + group * T * B
+    growth = Growth + group * T
+    grown = tl.full((), 1.0, tl.float64)
     squared = fresh
     highest = _gain(score, tl.sqrt(share * fresh))
     picks = 0
@@ -81,7 +88,7 @@ def window_greedy(
         chosen = tl.min(tl.where(usable & (value >= floor), index, NO_INDEX), 0)
         in_the_way = alive & (known == 0) & (highest >= floor) & ((highest > best) | (index < chosen))
         from_outside = (bound >= floor) & ((bound > best) | (bound_index < chosen))
-        undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0)
+        undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0) & (grown <= largest_growth)
         # Nothing usable left outside the span: the rank may be exhausted. The launcher decides that, with explicit residuals.
         ranked = tl.max((usable & (squared > noise)).to(tl.int32), 0) != 0
         legal = (chosen != NO_INDEX) & (((picks == 0) & certain) | undisputed) & (((rank == 0) & certain) | ranked)
@@ -99,13 +106,19 @@ def window_greedy(
             picks += 1
             if extends:
                 row = tl.load(gram + at.to(tl.int64) * B + place)
+                along = tl.full((), 0.0, tl.float64)
                 for first in range(0, rank, ROWS):
                     here = first + lane < rank
                     rows = factor + (first + lane).to(tl.int64) * B
                     left = tl.load(rows[:, None] + place[None, :], mask=here[:, None], other=0.0)
                     own_column = tl.load(rows + at, mask=here, other=0.0)
                     row -= tl.sum(left * own_column[:, None], 0)
-                row = row / tl.sqrt(pivot)
+                    along += tl.sum(own_column * tl.load(growth + first + lane, mask=here, other=0.0), 0)
+                length = tl.sqrt(pivot)
+                row = row / length
+                own_growth = (tl.sqrt(tl.sum(tl.where(own, fresh, 0.0), 0)) + tl.abs(along)) / length
+                tl.store(growth + rank, tl.where(along > 0, -own_growth, own_growth))
+                grown = tl.maximum(grown, own_growth)
                 squared = tl.maximum(squared - row * row, 0.0)
                 tl.store(factor + rank.to(tl.int64) * B + place, row)
                 tl.debug_barrier()  # the next step reads this row through other threads
