@@ -162,3 +162,10 @@ def test_the_rehearsal_passes(tmp_path):
     assert "passed" not in done.stdout.partition("== report")[0]  # device tests are collected, and skipped without one
     assert "skipped" in done.stdout
     assert len(done.stdout.partition("== Summary of the second")[2]) < 12_000
+    rows = json.loads((tmp_path / "report.json").read_text())["rows"]
+    assert {"ceiling", "prepare", "kernels", "moments", "campaign", "select", "agree", "pursue"} == {row["stage"] for row in rows}
+    assert {row["name"] for row in rows if row["stage"] == "kernels"} == {"auto", "fp16", "tf32", "ieee"}
+    assert all(row["notes"]["same bits"] for row in rows if row["stage"] == "moments")
+    agreed = [row["notes"] for row in rows if row["stage"] == "agree" and row["name"].startswith("auto")]
+    assert agreed
+    assert all(notes["same position"] == notes["of"] for notes in agreed)

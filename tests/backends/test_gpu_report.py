@@ -20,16 +20,6 @@ from gpu_results import Results, Row
 from nc_fast.backends.gpu.select import select
 
 
-def test_the_gpu_report_runs_at_toy_sizes(tmp_path, capsys):
-    rows = gpu_report.main(["--tiny", "--out", str(tmp_path / "report.json")])
-    assert not [row for row in rows if row.stage == "failed"], capsys.readouterr().out
-    assert {"ceiling", "prepare", "kernels", "moments", "campaign", "select", "agree", "pursue"} == {row.stage for row in rows}
-    assert {row.name for row in rows if row.stage == "kernels"} == {"auto", "fp16", "tf32", "ieee"}
-    assert all(row.notes["same bits"] for row in rows if row.stage == "moments")
-    assert all(row.notes["same position"] == row.notes["of"] for row in rows if row.stage == "agree" and row.name.startswith("auto"))
-    assert json.loads((tmp_path / "report.json").read_text())["rows"] == [row.__dict__ for row in rows]
-
-
 def test_a_measurement_that_fails_is_a_row_and_the_others_go_on(tmp_path):
     def broken():
         yield Row("one", "before")
