@@ -39,9 +39,8 @@ class Parts:
         self.plan = Plan(self.arithmetic, ACTIVATION, tiles, W.shape[0])
         per_run = layout.run_tiles(len(X), W.shape[1], tiles.pure)
         self._chunk = layout.sample_layout(counts, slice(0, len(X)), tiles, per_run)
-        bytes_per_candidate = self.plan.pitch * self.arithmetic.itemsize + 16 * self._chunk.n_slots + 64
-        free = runtime.free_bytes(machine.device)
-        self._blocks = layout.pool_blocks(W.shape[1], bytes_per_candidate, free, tiles.pure.candidates)
+        candidate_bytes, free = self.plan.candidate_bytes(self._chunk.n_slots), runtime.free_bytes(machine.device)
+        self._blocks = layout.pool_blocks(W.shape[1], candidate_bytes, free, tiles.pure.candidates)
 
     def variants(self) -> dict[str, Tiles]:
         """Return the tile shapes that may be tried for this number form on this device, by name."""

@@ -155,7 +155,7 @@ def test_features_are_the_same_whether_samples_lie_on_the_device_or_come_in_tile
     whole = measure_features(X, torch.device("cpu"))
     monkeypatch.setattr(samples, "in_place", lambda *_: None)
     tiles = measure_features(X, torch.device("cpu"))
-    assert [len(tile) for tile in samples.readable_tiles(X, torch.device("cpu"))] == [32, 32, 32, 4]
+    assert [len(tile) for tile, _ in samples.readable_tiles(X, None, torch.device("cpu"))] == [32, 32, 32, 4]
     assert all(torch.equal(getattr(whole, name), getattr(tiles, name)) for name in ("shift", "mean", "scale", "unscale"))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from nc_fast.backends.gpu import runtime
 from nc_fast.backends.gpu.activations import activation_rows, load_samples, product_type
+from nc_fast.backends.gpu.plan import round_up
 from nc_fast.tolerances import NOTHING_EXPLAINED, RANK_TOLERANCE
 
 HELD_SHARE = 0.5  # of free memory for the columns at most: the allocator rounds up, and others allocate too
@@ -58,7 +59,7 @@ class Held:
 
 def row_pitch(n: int) -> int:
     """Return the numbers in a row of Z."""
-    return -(-n // ALIGNED) * ALIGNED
+    return round_up(n, ALIGNED)
 
 
 def hold(pool: Pool, targets: torch.Tensor, k: int) -> Held:

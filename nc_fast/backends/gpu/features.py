@@ -44,7 +44,7 @@ def measure_features(X: torch.Tensor, device: torch.device) -> Features:
     n_chunks = triton.cdiv(N, rows)
     sums = torch.empty((n_chunks, SUMS, D), dtype=torch.float64, device=device)
     first = 0
-    for tile in readable_tiles(X, device):
+    for tile, _ in readable_tiles(X, None, device):
         chunks = triton.cdiv(len(tile), rows)
         feature_sums[(chunks, sums_blocks)](tile, sums[first:], *tile.shape, rows, *tile.stride(), **sums_constants())
         first += chunks

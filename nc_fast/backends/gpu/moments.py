@@ -98,13 +98,11 @@ def _moments_by_kernels(
     tiles = choose_tiles(runtime.target(device), arithmetic, activation)
     plan = Plan(arithmetic, activation, tiles, D)
 
-    row_bytes = plan.pitch * arithmetic.itemsize
     per_run = layout.run_tiles(N, M, tiles.pure)
-    chunks = [
-        layout.sample_layout(samples.counts, span, tiles, per_run) for span in layout.sample_chunks(N, row_bytes, layout.SAMPLES_BYTES)
-    ]
-    bytes_per_candidate = row_bytes + 16 * max(chunk.n_slots for chunk in chunks) + 64
-    blocks = layout.pool_blocks(M, bytes_per_candidate, runtime.free_bytes(device), tiles.pure.candidates)
+    spans = layout.sample_chunks(N, plan.row_bytes, layout.SAMPLES_BYTES)
+    chunks = [layout.sample_layout(samples.counts, span, tiles, per_run) for span in spans]
+    candidate_bytes = plan.candidate_bytes(max(chunk.n_slots for chunk in chunks))
+    blocks = layout.pool_blocks(M, candidate_bytes, runtime.free_bytes(device), tiles.pure.candidates)
 
     mean, m2 = torch.zeros((2, len(samples.counts), M), dtype=torch.float64, device=device)
     pivot = torch.empty(M, dtype=getattr(torch, arithmetic.sums), device=device)

@@ -11,8 +11,8 @@ import triton
 from nc_fast.backends.gpu.features import Features
 from nc_fast.backends.gpu.kernels import prepare
 from nc_fast.backends.gpu.layout import SampleLayout
-from nc_fast.backends.gpu.plan import CONSTANTS_CANDIDATES, PACK_DEPTH, PACK_ROWS, Plan
-from nc_fast.backends.gpu.samples import SortedSamples, in_place, sample_tiles
+from nc_fast.backends.gpu.plan import CONSTANTS_CANDIDATES, PACK_DEPTH, PACK_ROWS, Plan, round_up
+from nc_fast.backends.gpu.samples import SortedSamples, readable_tiles
 
 ALIGNED_BYTES = 16
 TABLES = ("run_row", "part_row", "tile_part", "present", "before", "class_slot", "slot", "slot_count")  # of a layout, for the kernels
@@ -42,10 +42,8 @@ def pack_samples(samples: SortedSamples, chunk: SampleLayout, features: Features
     device = features.scale.device
     rows = samples.order[torch.from_numpy(chunk.source).to(samples.order.device)]
     packed = _empty(chunk.packed_rows, plan, device)
-    X = in_place(samples.X, device)
-    tiles = ((tile, None) for tile in sample_tiles(samples.X, rows, device)) if X is None else iter([(X, rows)])
     first = 0
-    for tile, own_rows in tiles:
+    for tile, own_rows in readable_tiles(samples.X, rows, device):
         end = first + (len(tile) if own_rows is None else len(own_rows))
         to = packed[first : end if end < len(rows) else None]  # with the last, the padding
         pack(tile, to, end - first, plan, plan.arithmetic.parts[1], features.scale, rows=own_rows, shift=features.shift)
@@ -78,11 +76,6 @@ def pack_candidates(W: torch.Tensor, bias: torch.Tensor, features: Features, pla
     packed = _empty(m_padded, plan, W.device)
     pack(W.T, packed, m, plan, plan.arithmetic.parts[0], features.unscale, row_scale=own_scale)
     return PackedCandidates(packed, inverse, offset, pivot)
-
-
-def round_up(value: int, multiple: int) -> int:
-    """Return the smallest multiple that is not below the value."""
-    return -(-value // multiple) * multiple
 
 
 def pack(

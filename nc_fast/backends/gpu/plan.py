@@ -18,6 +18,11 @@ CONSTANTS_CANDIDATES, CONSTANTS_DEPTH = 64, 32
 MERGE_CANDIDATES = 256
 
 
+def round_up(value: int, multiple: int) -> int:
+    """Return the smallest multiple that is not below the value."""
+    return -(-value // multiple) * multiple
+
+
 @dataclass(frozen=True)
 class Plan:
     """What all kernels of one call share."""
@@ -30,8 +35,16 @@ class Plan:
     @property
     def pitch(self) -> int:
         """Numbers in a packed candidate or sample: its parts side by side, then zeros up to a whole number of the tiles' depth."""
-        used, depth = len(self.arithmetic.parts[0]) * self.D, self.tiles.pure.depth
-        return -(-used // depth) * depth
+        return round_up(len(self.arithmetic.parts[0]) * self.D, self.tiles.pure.depth)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a packed candidate or sample."""
+        return self.pitch * self.arithmetic.itemsize
+
+    def candidate_bytes(self, n_slots: int) -> int:
+        """Return the bytes that a candidate of a block takes: packed, its partial moments, its constants."""
+        return self.row_bytes + 16 * n_slots + 64
 
     def pure_constants(self) -> dict[str, Any]:
         """Return the compile-time arguments of ``kernels.moments.pure_runs``."""

@@ -34,10 +34,13 @@ def in_place(X: torch.Tensor, device: torch.device) -> torch.Tensor | None:
     return _loadable(X)
 
 
-def readable_tiles(X: torch.Tensor, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield X as it lies on the device, or tiles of it, in whole chunks."""
+def readable_tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Yield X as it lies on the device, with the rows to be read there, or tiles as :func:`sample_tiles` does, with None: all of them."""
     X_read = in_place(X, device)
-    return sample_tiles(X, None, device) if X_read is None else iter([X_read])
+    if X_read is not None:
+        yield X_read, rows
+    else:
+        yield from ((tile, None) for tile in sample_tiles(X, rows, device))
 
 
 def sample_tiles(X: torch.Tensor, rows: torch.Tensor | None, device: torch.device) -> Iterator[torch.Tensor]:
