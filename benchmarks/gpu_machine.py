@@ -6,6 +6,7 @@ on, and Triton's interpreter works. ``python benchmarks/gpu_machine.py`` prints 
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import shutil
@@ -138,6 +139,18 @@ class Machine:
             said = subprocess.run(query, capture_output=True, text=True, check=False, timeout=20).stdout
             found["driver, clock, power"] = said.partition("\n")[0]
         return found
+
+
+def begin(description: str | None, file: str, given: list[str] | None) -> tuple[argparse.Namespace, Machine]:
+    """Return the command line of a program that writes results, to ``file`` if it does not say where, and the machine to measure."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / file)
+    parser.add_argument("--tiny", action="store_true")
+    arguments = parser.parse_args(given)
+    machine = Machine(1) if arguments.tiny else Machine()
+    if not (machine.gpu or arguments.tiny):
+        parser.error("torch sees no GPU; --tiny runs everything at toy sizes, interpreted")
+    return arguments, machine
 
 
 class Ceilings:

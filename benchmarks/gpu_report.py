@@ -8,13 +8,11 @@ times mean nothing.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import gpu_rows
 import numpy as np
-from gpu_machine import ROOT, Ceilings, Machine, Shape
+from gpu_machine import Ceilings, Machine, Shape, begin
 from gpu_results import Results, Row
 from gpu_targets import verdicts
 
@@ -61,13 +59,7 @@ def tiny_plan(machine: Machine) -> Measurements:
 
 def main(given: list[str] | None = None) -> list[Row]:
     """Run the report; return its rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "gpu_report.json")
-    parser.add_argument("--tiny", action="store_true")
-    arguments = parser.parse_args(given)
-    machine = Machine(1) if arguments.tiny else Machine()
-    if not (machine.gpu or arguments.tiny):
-        parser.error("torch sees no GPU; --tiny runs everything at toy sizes, interpreted")
+    arguments, machine = begin(__doc__, "gpu_report.json", given)
     results = Results(arguments.out, machine.facts(), verdicts)
     results.collect(tiny_plan(machine) if arguments.tiny else plan(machine), machine.free)
     print("\n".join(verdicts(results.rows)))

@@ -7,12 +7,10 @@ then the kernels' time at N = 60000, D = 784, M = 1e5 by the device's clock, wit
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from gpu_machine import ROOT, Machine, Shape, draw, product_seconds
+from gpu_machine import Machine, Shape, begin, draw, product_seconds
 from gpu_parts import Parts, launched
 from gpu_results import Results, Row
 from gpu_smoke import ERROR, Problem
@@ -64,11 +62,7 @@ def error_of(machine: Machine, precision: str, tiles: Tiles) -> float:
 
 def main(given: list[str] | None = None) -> list[Row]:
     """Run the sweep; return its rows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "out" / "gpu_sweep.json")
-    parser.add_argument("--tiny", action="store_true")
-    arguments = parser.parse_args(given)
-    machine = Machine(1) if arguments.tiny else Machine()
+    arguments, machine = begin(__doc__, "gpu_sweep.json", given)
     shape = Shape(60, 9, 40, 3) if arguments.tiny else Shape(60_000, 784, 100_000, 10)
     results = Results(arguments.out, machine.facts())
     results.collect((lambda p=precision: sweep_rows(machine, shape, p) for precision in PRECISIONS), machine.free)
