@@ -18,7 +18,7 @@ PACKAGE = Path(nc_fast.__file__).parent
 # the longest name that fits says where a module belongs.
 LAYERS = [
     ["_version", "_projector", "activations", "tolerances", "runtime", "inputs.arrays", "inputs.labels", "inputs.sparse"],
-    ["files.untrusted", "merging", "picks"],
+    ["files.untrusted", "merging", "normals", "picks"],
     ["files.read"],
     ["files.moments"],
     ["types"],
@@ -47,7 +47,7 @@ HEAVY = {
     "sklearn": {"files.read", "sklearn"},
     "matplotlib": {"command.demo_picture", "command.demo_widths", "compare.plots"},
     "lsuv": {"compare.initializations"},
-    "numba": {"backends.cpu.kernels"},
+    "numba": {"backends.cpu.elementwise", "backends.cpu.kernels", "backends.cpu.spmm_kernels", "normals", "runtime.compiled"},
     "joblib": {"compare.workers"},
     "rich": {"runtime.progress", "command", "compare.tables"},
     "typer": {"command.commands"},
