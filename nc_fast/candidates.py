@@ -24,11 +24,13 @@ __all__ = ["data_pairs", "gaussian"]
 
 WHERE = ("midway", "center")
 BLOCK_ELEMENTS = 1 << 16  # weights made at once: with the samples they come from still in a core's cache
+SHARES = 4  # of the chunks of normals for every thread, so that all end at about the same time
+LEAST_CHUNKS = 256  # made at once: 0.2 ms or more, many times what handing them to a thread takes
 PAIRS = 4  # drawn for every one that is kept, where the targets are floats
 LEAST_PAIRS = 4096  # drawn at least, so that the few that are kept have the distribution too
 
 
-def gaussian(D: int, M: int, rng: int | np.random.Generator = 0, *, dtype: object = np.float32) -> np.ndarray:
+def gaussian(D: int, M: int, rng: int | np.random.Generator = 0, *, dtype: object = np.float32, antithetic: bool = False) -> np.ndarray:
     """Return M candidates with independent weights from N(0, 2/D), the initialization of He et al. for relu.
 
     Parameters
@@ -38,11 +40,16 @@ def gaussian(D: int, M: int, rng: int | np.random.Generator = 0, *, dtype: objec
     rng : int or numpy.random.Generator, default 0
         A seed; or a generator, which the call advances, so that the next call draws other weights.
     dtype : float32 (default) or float64
+    antithetic : bool, default False
+        Whether candidates come in pairs, w in column 2i and -w in column 2i + 1; of an odd M the last has no partner. One product
+        scores both, for (-w)·x is -(w·x): :func:`nc_fast.class_moments` and :func:`nc_fast.campaign` recognise a W whose columns
+        come in such pairs, and multiply only half of them.
 
     Returns
     -------
     (D, M) array of that dtype
-        With one seed, a smaller pool is the first candidates of a larger one.
+        With one seed, a smaller pool is the first candidates of a larger one. The bits depend on neither the number of threads nor
+        the processor.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def gaussian(D: int, M: int, rng: int | np.random.Generator = 0, *, dtype: objec
 
     Notes
     -----
-    Source: He et al., "Delving deep into rectifiers", ICCV 2015.
+    Source: He et al., "Delving deep into rectifiers", ICCV 2015; Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 
     Examples
     --------
@@ -62,16 +69,19 @@ def gaussian(D: int, M: int, rng: int | np.random.Generator = 0, *, dtype: objec
     """
     D, M = checks.whole("D", D, 1), checks.whole("M", M, 1)
     generator, kind = checks.generator("rng", rng), _float_dtype(dtype)
-    blocks = _blocks(M, D)
-    seeds = np.random.SeedSequence(generator.integers(1 << 32, size=4).tolist()).spawn(len(blocks))  # a stream for every block
+    copies = 2 if checks.flag("antithetic", antithetic) else 1
+    from nc_fast.normals import chunk, fill_normals  # takes numba along
+
+    key = generator.integers(1 << 32, size=4).astype(np.uint32)
     W = np.empty((M, D), kind)
+    rows = W if copies == 2 else W.reshape(1, -1)
+    n_chunks = -(-(-(-M // copies) * D) // chunk(kind))
+    step = max(LEAST_CHUNKS, -(-n_chunks // (SHARES * thread_count())))
 
-    def fill(number: int, _: object) -> None:
-        block = W[blocks[number]]
-        np.random.default_rng(seeds[number]).standard_normal(out=block, dtype=kind)
-        block *= kind.type(np.sqrt(2 / D))
+    def fill(first: int, _: object) -> None:
+        fill_normals(rows, copies, key, range(first, min(first + step, n_chunks)), np.sqrt(2 / D))
 
-    for _ in ordered_map(fill, range(len(blocks)), thread_count()):
+    for _ in ordered_map(fill, range(0, n_chunks, step), thread_count() if step < n_chunks else 1):
         pass
     return W.T
 

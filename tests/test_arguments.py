@@ -100,7 +100,13 @@ WRONG = {
     ),
     nc_fast.candidates.gaussian: (
         {"D": 4, "M": 3},
-        {"D": AT_LEAST_ONE, "M": AT_LEAST_ONE, "rng": SEED, "dtype": ["int32", "x", None, np.float16, int, ">f8"]},
+        {
+            "D": AT_LEAST_ONE,
+            "M": AT_LEAST_ONE,
+            "rng": SEED,
+            "dtype": ["int32", "x", None, np.float16, int, ">f8"],
+            "antithetic": ["yes", 1, None],
+        },
     ),
     nc_fast.candidates.data_pairs: (
         {"X": X, "y": Y, "M": 3},

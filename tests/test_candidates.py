@@ -57,9 +57,20 @@ def test_gaussian_shapes_and_dtypes(D, M, dtype):
 def test_gaussian_weights_have_the_distribution():
     stats = pytest.importorskip("scipy.stats")
     W = gaussian(50, 4000, 3)
-    assert stats.kstest(W.ravel()[:100_000] * np.sqrt(50 / 2), "norm").pvalue > ALPHA
-    blocks = np.corrcoef(W[:, :2600].reshape(50, 2, 1300).transpose(1, 0, 2).reshape(2, -1))  # 1310 candidates are a block
-    assert abs(blocks[0, 1]) < 5 / np.sqrt(50 * 1300)
+    assert stats.kstest(W.ravel() * np.sqrt(50 / 2), "norm").pvalue > ALPHA
+    for lag in (1, 2, 20, 50):
+        assert abs(np.corrcoef(W[:, lag:].ravel(), W[:, :-lag].ravel())[0, 1]) < 5 / np.sqrt(W.size)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("D", "M"), [(1, 1), (1, 3000), (3, 7), (784, 501), (70_000, 3), (70_000, 4)])
+def test_antithetic_candidates_are_the_others_and_what_is_minus_them(D, M, dtype):
+    W = gaussian(D, M, 5, dtype=dtype, antithetic=True)
+    assert (W.shape, W.dtype) == ((D, M), dtype)
+    assert W.T.flags.c_contiguous
+    np.testing.assert_array_equal(W[:, ::2], gaussian(D, (M + 1) // 2, 5, dtype=dtype))
+    np.testing.assert_array_equal(W[:, 1::2], -W[:, : M - M % 2 : 2])
+    np.testing.assert_array_equal(gaussian(D, M // 2 + 1, 5, dtype=dtype, antithetic=True), W[:, : M // 2 + 1])
 
 
 def test_gaussian_seeds_and_generators():
@@ -204,7 +215,7 @@ def test_every_form_of_the_samples_gives_the_same_bits(problem, where, form, tmp
 def test_the_number_of_threads_changes_no_bit(rng):
     X, y = rng.normal(size=(3000, 784)).astype(np.float32), rng.integers(0, 10, 3000)
     calls = [
-        lambda: (gaussian(784, 2000),),
+        lambda: (gaussian(784, 2000), gaussian(784, 2001, antithetic=True)),
         lambda: data_pairs(X, y, 2000),
         lambda: data_pairs(X, y, 2000, where="center"),
         lambda: data_pairs(X, X[:, :2], 2000, where="center"),
