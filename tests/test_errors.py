@@ -87,14 +87,14 @@ def test_campaign(change, error, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("position", [(0, 0), (1, 2), (199_999, 3)])
+@pytest.mark.parametrize("position", [(0, 0), (1, 2), (600_000, 1), (1_499_999, 3)])
 def test_the_first_nan_is_found_wherever_it_is(position):
-    X = np.zeros((200_000, 4), np.float32)
+    X = np.zeros((1_500_000, 4), np.float32)  # read by several threads
     X[position] = np.nan
-    X[199_999, 3] = np.inf
-    expected = "inf" if position == (199_999, 3) else "nan"
+    X[1_499_999, 3] = np.inf
+    expected = "inf" if position == (1_499_999, 3) else "nan"
     with pytest.raises(ValueError, match=rf"X: expected finite numbers, got {expected} at \({position[0]}, {position[1]}\)"):
-        nc_fast.class_moments(np.ones((4, 2), np.float32), X, np.arange(200_000) % 2)
+        nc_fast.class_moments(np.ones((4, 2), np.float32), X, np.arange(1_500_000) % 2)
 
 
 def test_huge_but_finite_numbers_are_taken():

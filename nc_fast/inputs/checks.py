@@ -18,9 +18,11 @@ import numpy as np
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, as_tensor, is_tensor
 from nc_fast.inputs.labels import LABEL_KINDS
+from nc_fast.runtime.threads import ordered_map, thread_count
 
-# Elements looked at at once, never a copy of full size: on a CPU a block in L2 cache, on a GPU one that hides the launch.
-FINITE_CHECK_ELEMENTS = {"cpu": 1 << 18, "gpu": 1 << 26}
+# Elements looked at at once, never a copy of full size: so many that handing them to a thread, or launching a kernel, is hidden.
+FINITE_CHECK_ELEMENTS = {"cpu": 1 << 20, "gpu": 1 << 26}
+BLOCKS_A_THREAD = 2  # at least: fewer are read before a thread has started
 HALF_NAMES = ("float16", "bfloat16")
 
 
@@ -212,12 +214,17 @@ def finite(name: str, array: Array, first_row: int = 0) -> None:
     xp = array_namespace(array)
     elements = FINITE_CHECK_ELEMENTS["gpu" if is_tensor(array) and array.device.type != "cpu" else "cpu"]
     rows = max(1, elements // max(1, int(np.prod(array.shape[1:]))))
-    for first in range(0, array.shape[0] if array.ndim else 1, rows):
-        block = array[first : first + rows] if array.ndim else array
-        # A sum is finite only if every term is; a sum that overflowed is looked at term by term.
+
+    def suspicious(first: int, _: object) -> bool:
+        """Whether a block may hold what is not finite: a sum is finite only if every term is."""
         with np.errstate(over="ignore", invalid="ignore"):
-            suspicious = not xp.isfinite(block.sum())
-        if suspicious and not xp.isfinite(block).all():
+            return not bool(xp.isfinite((array[first : first + rows] if array.ndim else array).sum()))
+
+    firsts = range(0, array.shape[0] if array.ndim else 1, rows)
+    threads = 1 if is_tensor(array) else max(1, min(thread_count(), len(firsts) // BLOCKS_A_THREAD))
+    for first, found in zip(firsts, ordered_map(suspicious, firsts, threads), strict=True):
+        block = array[first : first + rows] if array.ndim else array
+        if found and not xp.isfinite(block).all():  # a sum that overflowed is looked at term by term
             position = np.argwhere(~np.isfinite(as_numpy(block)))[0]
             value = as_numpy(block)[tuple(position)]
             if array.ndim:

@@ -20,6 +20,11 @@ def classified(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return checked labels as indices into their sorted distinct ones, and those; or float targets as they are, of no classes."""
     if y.dtype.kind == "f":
         return y, np.zeros(0, np.int64)
+    if y.dtype.kind in "iu" and len(y) and int(y.max()) - int(y.min()) < len(y):  # looked up, without sorting
+        least = y.min()
+        places = (y - least).view(f"u{y.dtype.itemsize}")  # of a signed type the difference may be too large
+        present = np.bincount(places.astype(np.int64)) > 0
+        return (np.cumsum(present) - 1)[places], np.flatnonzero(present).astype(y.dtype) + least
     classes, codes = np.unique(y, return_inverse=True)
     return codes.astype(np.int64, copy=False), classes
 
