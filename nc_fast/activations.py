@@ -1,8 +1,7 @@
 """The activations: one table, name -> function applied in place to a block of pre-activations.
 
-Each function takes a float32 or float64 array, may overwrite it, and returns the result. NumPy's ufuncs are vectorised on
-every common machine; on a tile that is in cache they beat a scalar math function in a compiled loop by 3 to 25 times
-(docs/performance.md).
+Each function takes a float32 or float64 array, may overwrite it, and returns the result. These are the definitions, in NumPy's words;
+the CPU backend has its own, compiled into the sums (backends/cpu/elementwise.py), and so have GPU kernels.
 """
 
 from __future__ import annotations

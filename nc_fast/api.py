@@ -55,7 +55,7 @@ def campaign(
     X : (N, D) floating or integer
         Samples as the layer sees them. Integers (uint8 images) are converted tile by tile, not scaled. A np.memmap, or an
         array-like that only slices (h5py, Zarr), is read in slices of at most 128 MiB, each once. scipy.sparse of any format
-        is converted to CSR once; its slices are dense one at a time.
+        is converted to CSR once, and its zeros are left out of the products; on a GPU its slices are dense one at a time.
     y : (N,) integer, boolean or string labels
         Any values; gaps are fine.
     k : int, 1 <= k <= M

@@ -51,7 +51,7 @@ CASES = (
     Case("one candidate", 30, 4, 1, 3, 1),
     Case("more picks than features", 60, 3, 40, 3, 30),
     Case("every candidate", 50, 8, 20, 2, 20),
-    Case("several tiles and blocks", 2500, 5, 1100, 3, 12),
+    Case("several tiles and blocks", 2500, 5, 1900, 3, 12),
 )
 """Problem sizes at which backends go wrong: odd shapes beside round ones."""
 

@@ -15,9 +15,14 @@ pytest.importorskip("pytest_benchmark")
 import activations  # noqa: E402
 import import_time  # noqa: E402
 import memory  # noqa: E402
+import moments_ratios  # noqa: E402
 import original  # noqa: E402
+import pool  # noqa: E402
 import report  # noqa: E402
 import setups  # noqa: E402
+from inputs import inputs  # noqa: E402
+
+from nc_fast.activations import ACTIVATIONS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SCORE_TOLERANCE = 2e-6  # both compute in float32
@@ -154,4 +159,21 @@ def test_importing_brings_no_heavy_library():
 
 
 def test_parts_of_the_moments_stage_are_measured():
-    assert all(nanoseconds > 0 for nanoseconds in activations.measure(rows=8, columns=4, rounds=1).values())
+    found = activations.measure(rows=16, columns=4, rounds=1, whole_rows=64)
+    assert list(found.activations) == list(ACTIVATIONS)
+    assert all(value > 0 for table in (*found.activations.values(), found.others, *found.products.values()) for value in table.values())
+
+
+def test_ratios_of_the_moments_stage_are_measured(monkeypatch):
+    monkeypatch.setenv("NC_FAST_SHARED", "absent")
+    monkeypatch.setattr(moments_ratios, "PAUSE_S", 0.0)
+    monkeypatch.setattr(moments_ratios, "SECONDS", 0.0)
+    inputs.cache_clear()
+    found = moments_ratios.measure([(60, 5, 4)], (60, 5, 4), (60, 5, 4))
+    assert {"N = 60, D = 5, M = 4", "N = 60, D = 5, M = 4, antithetic"} < {row.case for row in found}
+    assert len(found) == 2 + len(ACTIVATIONS) - 1 + 2
+    assert all(row.ratio > 0 and row.rounds == moments_ratios.ROUNDS[0] for row in found)
+
+
+def test_the_price_of_a_pool_is_measured():
+    assert all(nanoseconds > 0 for nanoseconds in pool.measure(M=2, dtype=np.float32, threads=1, rounds=1).values())

@@ -13,6 +13,7 @@ from typing import Any
 
 from nc_fast.inputs.arrays import as_numpy, is_tensor
 from nc_fast.inputs.checks import choice
+from nc_fast.inputs.sparse import CSR
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Backend:
     on_gpu : whether it works on torch tensors on a GPU, or on NumPy arrays.
     missing : function that returns None where the backend can run, else what it lacks and what to do.
     device : the GPU it computes on; with ``on_gpu``, once it is chosen for some weights.
+    reads_csr : whether its ``class_moments`` takes :class:`~nc_fast.inputs.sparse.CSR` samples too.
     """
 
     name: str
     on_gpu: bool
     missing: Callable[[], str | None]
     device: Any = None
+    reads_csr: bool = False
 
     def put(self, array: Any) -> Any:
         """Return the array where the backend computes: a NumPy array, or a tensor on its device."""
@@ -40,7 +43,9 @@ class Backend:
         return found.astype(found.dtype.newbyteorder("="), copy=False)  # compiled code reads native bytes only
 
     def samples(self, X: Any) -> Any:
-        """Return the samples as the backend reads them: a NumPy array, or a tensor left where it is, to be streamed from there."""
+        """Return the samples as the backend reads them: a NumPy array, CSR, or a tensor left where it is, to be streamed from there."""
+        if isinstance(X, CSR):
+            return X
         return import_module("nc_fast.backends.gpu.device").as_tensor(X) if self.on_gpu else as_numpy(X)
 
     @property
@@ -75,7 +80,7 @@ BACKENDS = {
     backend.name: backend
     for backend in (
         Backend("reference", False, lambda: None),
-        Backend("cpu", False, lambda: None),
+        Backend("cpu", False, lambda: None, reads_csr=True),
         Backend("gpu", True, _gpu_missing),
     )
 }

@@ -81,6 +81,15 @@ class Slices:
             checks.finite("X", X, first_row=first)
             yield Block(X, self.y[first:stop], self.classes)
 
+    def csr_blocks(self, done: int, rows: int) -> Iterator[Block]:
+        """Read the same blocks, those of a sparse matrix as CSR."""
+        if not isinstance(self.X, SparseRows):
+            yield from self.blocks(done, rows)
+            return
+        for first in range(done, self.size, rows):
+            stop = min(first + rows, self.size)
+            yield Block(self.X.compressed(first, stop), self.y[first:stop], self.classes)
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:

@@ -160,7 +160,8 @@ def class_moments(pool: CandidatePool, source: Source, report: Report | None, ch
     compute, put = pool.backend.class_moments, pool.backend.put
     W = put(pool.W)
     arguments = {"bias": put(pool.bias), "activation": pool.activation, "precision": pool.precision}
-    for block in source.blocks(done, rows):
+    blocks = source.csr_blocks if isinstance(source, Slices) and pool.backend.reads_csr else source.blocks
+    for block in blocks(done, rows):
         X = pool.backend.samples(block.X)
         found = compute(W, X, put(block.y), block.classes, report=report if whole else None, **arguments)
         found = _like(pool.W, found)

@@ -1,12 +1,14 @@
 """The shared comparers reject a deliberately wrong backend: a check that cannot fail is worth nothing."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fuzz_oracles
 import numpy as np
 import pytest
 
 import nc_fast
+from nc_fast.backends.cpu import kernels, tiles
 from nc_fast.backends.cpu import moments as cpu_moments
 from nc_fast.backends.reference.select import select
 from nc_fast.merging import chan_merge
@@ -56,10 +58,29 @@ def merge_that_keeps_the_old_mean(a, b):
     return count, np.where((a[0] == 0)[:, None], b[1], a[1]), m2
 
 
-@pytest.mark.parametrize("merge", [merge_without_the_shift, merge_that_keeps_the_old_mean])
+def runs_without_the_shift(runs, starts, run_mean, run_m2, count, mean, m2):
+    before = m2[runs]
+    kernels.merge_runs(runs, starts, run_mean, run_m2, count, mean, m2)
+    m2[runs] = before + run_m2
+
+
+def runs_that_keep_the_old_mean(runs, starts, run_mean, run_m2, count, mean, m2):
+    before = np.where((count == 0)[:, None], np.nan, mean)
+    kernels.merge_runs(runs, starts, run_mean, run_m2, count, mean, m2)
+    mean[...] = np.where(np.isnan(before), mean, before)
+
+
+@pytest.mark.parametrize(
+    "merge", [merge_without_the_shift, merge_that_keeps_the_old_mean, runs_without_the_shift, runs_that_keep_the_old_mean]
+)
 def test_a_wrong_merge(merge, monkeypatch, rng):
     W, X, y = CASES[-1].draw(rng)
-    monkeypatch.setattr(cpu_moments, "chan_merge", merge)
+    if merge.__name__.startswith("runs"):  # tiles to a chunk
+        monkeypatch.setattr(cpu_moments, "kernels", SimpleNamespace(tile_moments=kernels.tile_moments, merge_runs=merge))
+    else:  # chunks to the whole
+        monkeypatch.setattr(tiles, "CHUNK_ROWS", 500)
+        assert_moments_match(nc_fast.class_moments(W, X, y, backend="cpu"), W, X, y)
+        monkeypatch.setattr(cpu_moments, "chan_merge", merge)
     with pytest.raises(AssertionError):
         assert_moments_match(nc_fast.class_moments(W, X, y, backend="cpu"), W, X, y)
 

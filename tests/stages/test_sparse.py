@@ -86,7 +86,22 @@ def test_it_is_never_dense_as_a_whole(problem, small_blocks, monkeypatch):
         monkeypatch.setattr(getattr(sparse, name), "todense", None)
     nc_fast.campaign(W, sparse.csr_array(X), y, 6, bias="center")
     assert max(largest) == 16
-    assert sum(largest) == 2 * 90  # once for the biases, once for the moments
+    assert sum(largest) == 90  # for the biases; the moments take the rows as they are
+
+
+@pytest.mark.parametrize("density", [0.02, 0.2, 0.45, 1])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int16])
+def test_many_candidates_have_the_same_bits_too(density, kind, small_blocks):
+    rng = np.random.default_rng(3)
+    W = rng.standard_normal((40, 300)).astype(np.float32)
+    X = (np.where(rng.random((90, 40)) < density, rng.standard_normal((90, 40)), 0) * 9).astype(kind)
+    y = rng.integers(0, 3, 90)
+    for backend in ("cpu", "reference"):
+        found = [nc_fast.class_moments(W, X_, y, backend=backend) for X_ in (sparse.csr_array(X), sparse.csc_array(X), X[:])]
+        same_bits(found[0], found[1])
+        batches = [(X[i : i + 16], y[i : i + 16]) for i in range(0, 90, 16)]
+        same_bits(found[0], nc_fast.class_moments(W, batches, backend=backend))
+    np.testing.assert_allclose(found[0].mean, found[2].mean, rtol=0, atol=1e-4 * np.abs(X).max())
 
 
 def test_doubled_entries_are_added_up(problem):
@@ -126,3 +141,16 @@ def test_a_sparse_matrix_is_known_without_importing_scipy():
     script = "import sys, numpy as np, nc_fast; nc_fast.campaign(np.eye(3), np.eye(3), [0, 1, 2], 1, backend='reference')"
     script += "; assert 'scipy.sparse' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(nc_fast.__file__).parent.parent)
+
+
+def test_the_identity_has_the_bits_of_slices_too(rng, monkeypatch, tmp_path):
+    from nc_fast.backends.cpu import covariances
+
+    X = np.where(rng.random((400, 9)) < 0.3, rng.normal(size=(400, 9)), 0).astype(np.float32)
+    W, y = rng.normal(size=(9, 40)).astype(np.float32), rng.integers(0, 3, 400)
+    mapped = np.memmap(tmp_path / "X", np.float32, "w+", shape=X.shape)
+    mapped[...] = X
+    for pays in (True, False):
+        monkeypatch.setattr(covariances, "pays", lambda *_, pays=pays: pays)
+        expected = nc_fast.class_moments(W, mapped, y, activation="identity")
+        same_bits(nc_fast.class_moments(W, sparse.csr_array(X), y, activation="identity"), expected)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast.activations import ACTIVATIONS
+from nc_fast.backends.cpu import kernels
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 
 TILE_ROWS = 1024
@@ -52,5 +52,13 @@ def product_dtype(W: np.ndarray, X: np.ndarray) -> np.dtype[Any]:
 
 
 def activation_function(activation: Activation) -> Callable[[Any], Any]:
-    """Return a function that may write on the block it is given."""
-    return ACTIVATIONS[activation] if isinstance(activation, str) else activation
+    """Return a function that may write on the contiguous block it is given, and returns the result."""
+    if not isinstance(activation, str):
+        return activation
+    kernel = kernels.in_place(activation)
+
+    def activate(block: np.ndarray) -> np.ndarray:
+        kernel(block.ravel(order="K"))
+        return block
+
+    return activate
