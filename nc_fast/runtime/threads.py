@@ -125,8 +125,9 @@ class Stop:
 def ordered_map(function: Callable[[Item, Stop], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """Yield ``function(item, stop)`` for every item, in order, computed by ``threads`` threads.
 
-    At most ``threads + 1`` results are held or under way. When the consumer leaves early (an exception, Ctrl-C), ``stop``
-    is set and running calls are waited for; ``function`` looks at it often.
+    At most ``threads + 2`` results are held or under way: with one call fewer in the queue, a thread would wait while the caller
+    uses a result. When the consumer leaves early (an exception, Ctrl-C), ``stop`` is set and running calls are waited for;
+    ``function`` looks at it often.
     """
     workers = _Workers()
     try:
@@ -134,7 +135,7 @@ def ordered_map(function: Callable[[Item, Stop], Result], items: Iterable[Item],
             for item in items:
                 yield function(item, workers.stop)
         else:  # a generator of its own: Python 3.12 and 3.13 leave the jump back of a loop that ends in an ``if`` out of the ``try``
-            yield from workers.results((partial(function, item, workers.stop) for item in items), most=threads + 1)
+            yield from workers.results((partial(function, item, workers.stop) for item in items), most=threads + 2)
     finally:
         try:
             workers.end()

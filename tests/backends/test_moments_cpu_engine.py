@@ -12,7 +12,7 @@ import pytest
 import nc_fast
 from nc_fast.activations import ACTIVATIONS
 from nc_fast.backends.cpu import kernels, moments
-from nc_fast.backends.cpu.tiles import CHUNK_ROWS, FEW_CLASSES, TILE_ROWS, n_tiles, tiles
+from nc_fast.backends.cpu.tiles import CHUNK_ROWS, FEW_CLASSES, MOST_MOMENTS, TILE_ROWS, n_tiles, tiles
 from nc_fast.inputs.labels import classified
 from nc_fast.testing import assert_moments_match
 
@@ -92,17 +92,18 @@ def test_numbers_whose_squares_only_float64_holds(rng):
 
 @pytest.mark.parametrize("n_classes", [1, FEW_CLASSES, FEW_CLASSES + 1, 300])
 @pytest.mark.parametrize("n", [1, TILE_ROWS // 2 - 1, TILE_ROWS // 2, TILE_ROWS, TILE_ROWS + 1, CHUNK_ROWS + 1, 2 * CHUNK_ROWS + 77])
-def test_tiles_hold_every_sample_once_sorted_by_class(n, n_classes, rng):
+@pytest.mark.parametrize("n_candidates", [1, MOST_MOMENTS])
+def test_tiles_hold_every_sample_once_sorted_by_class(n, n_classes, n_candidates, rng):
+    few = n_classes <= FEW_CLASSES and n_classes * n_candidates <= MOST_MOMENTS
     codes = rng.integers(0, n_classes, n)
     seen, sizes, chunks = [], [], 0
-    for tile in tiles(codes, n_classes):
+    for tile in tiles(codes, n_classes, n_candidates):
         rows = np.arange(n)[tile.rows]
         assert len(rows) == len(tile.order) == tile.size == tile.starts[-1]
         runs = np.split(codes[rows][tile.order], tile.starts[1:-1])
         assert [run[0] for run in runs] == tile.runs.tolist()
         assert all((run == run[0]).all() for run in runs)
-        if n_classes <= FEW_CLASSES:
-            assert isinstance(tile.rows, slice), "consecutive rows are read in place"
+        assert isinstance(tile.rows, slice) == few, "consecutive rows are read in place"
         seen.append(rows)
         sizes.append(tile.size)
         chunks += tile.last

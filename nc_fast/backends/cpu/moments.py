@@ -91,7 +91,7 @@ def class_moments(
 
     # Tiles are merged to chunks and chunks to the whole, so that a stream cut at chunks has the bits of the whole.
     total, chunk, done = nothing(), nothing(), 0
-    for tile, mean, m2 in ordered_map(moments_of, tiles(codes, shape[0]), min(thread_count(), n_tiles(len(codes)))):
+    for tile, mean, m2 in ordered_map(moments_of, tiles(codes, *shape), min(thread_count(), n_tiles(len(codes)))):
         kernels.merge_runs(tile.runs, tile.starts, mean, m2, *chunk)
         if tile.last:
             total, chunk = chan_merge(total, chunk), nothing()

@@ -15,6 +15,7 @@ TILE_ROWS = 2048  # at most; swept with moments.MOST_COLUMNS (docs/performance.m
 CHUNK_ROWS = 8 * TILE_ROWS
 ROWS_PER_CLASS = 256  # of a longer chunk, where there are many classes: rows sorted by class lie close together all the same
 FEW_CLASSES = TILE_ROWS // 32  # of which a tile of consecutive rows has runs long enough for the kernel's groups of 8
+MOST_MOMENTS = 1 << 20  # of a tile of consecutive rows: 16 MiB, for every thread and two more
 
 # A tile with fewer of its features in use is multiplied without the others, which add exactly 0 to every product.
 DENSE_FROM = 0.95
@@ -32,12 +33,13 @@ class Tile:
     last: bool  # of its chunk
 
 
-def tiles(codes: np.ndarray, n_classes: int) -> Iterator[Tile]:
+def tiles(codes: np.ndarray, n_classes: int, n_candidates: int) -> Iterator[Tile]:
     """Yield the samples in tiles, chunk by chunk.
 
-    Where classes are many, a tile of consecutive rows has hardly two of a class: there, rows are sorted by class within a chunk.
+    Where classes are many, a tile of consecutive rows has hardly two of a class, and where candidates are many too, the moments of
+    all its classes take much memory: there, rows are sorted by class within a chunk.
     """
-    few = n_classes <= FEW_CLASSES
+    few = n_classes <= FEW_CLASSES and n_classes * n_candidates <= MOST_MOMENTS
     small = codes.astype(np.min_scalar_type(n_classes))  # which NumPy sorts by radix, up to 16 bits
     chunk_rows = max(CHUNK_ROWS, 0 if few else ROWS_PER_CLASS * n_classes)
     for chunk in range(0, len(codes), chunk_rows):
