@@ -131,7 +131,7 @@ def test_inputs_are_not_modified(backend, rng):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])  # all ten on the CPU: backends/test_moments_cpu_engine.py
 def test_a_constant_activation_has_spread_exactly_zero(backend, activation, dtype, rng):
     _, X, y = CASES[1].draw(rng, dtype)
     W = np.zeros((X.shape[1], 3), dtype)
