@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nc_fast.backends.cpu import kernels
+from nc_fast.inputs.sparse import CSR
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
 
 TILE_ROWS = 1024
@@ -46,9 +47,9 @@ def activations(W: np.ndarray, X: np.ndarray, *, bias: np.ndarray, activation: A
     return z
 
 
-def product_dtype(W: np.ndarray, X: np.ndarray) -> np.dtype[Any]:
+def product_dtype(W: np.ndarray, X: np.ndarray | CSR) -> np.dtype[Any]:
     """Return the dtype that samples and candidates are multiplied in."""
-    return np.result_type(W, X) if X.dtype.kind == "f" else W.dtype
+    return np.result_type(W, X.dtype) if X.dtype.kind == "f" else W.dtype
 
 
 def activation_function(activation: Activation) -> Callable[[Any], Any]:

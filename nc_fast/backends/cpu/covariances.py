@@ -75,8 +75,8 @@ def class_moments(
     for first in range(0, n_classes, held):
         group = slice(first, first + held)
         covariances = _covariances(X, members[group], W.dtype, advance)
-        moments = partial(ordered_map, partial(_moments, W, X[0].astype(np.float64), *covariances), blocks, thread_count())
-        for block, (own_mean, own_m2, uncorrelated) in zip(blocks, moments(), strict=True):
+        moments = partial(_moments, W, X[0].astype(np.float64), *covariances)
+        for block, (own_mean, own_m2, uncorrelated) in zip(blocks, ordered_map(moments, blocks, thread_count()), strict=True):
             mean[group, block], m2[group, block] = own_mean, own_m2
             still = uncorrelated == 0
             certain[block] &= (still | (own_m2 > DOUBTFUL * uncorrelated) & (own_m2 < np.inf)).all(axis=0)
@@ -100,8 +100,8 @@ def _covariances(
     factors = np.zeros((len(members), n_features, n_features), dtype)
     parts = [(c, rows[i : i + SCATTER_ROWS]) for c, rows in enumerate(members) for i in range(0, len(rows), SCATTER_ROWS)]
     counts, centres, total = [], [], np.zeros((n_features, n_features))
-    scatters = partial(ordered_map, partial(_scatter, X), [rows for _, rows in parts], thread_count())
-    for (c, rows), (centre, scatter) in zip(parts, scatters(), strict=True):
+    samples = [rows for _, rows in parts]
+    for (c, rows), (centre, scatter) in zip(parts, ordered_map(partial(_scatter, X), samples, thread_count()), strict=True):
         counts.append(len(rows))
         centres.append(centre)
         total += scatter

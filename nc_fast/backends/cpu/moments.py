@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from nc_fast.backends.cpu import covariances, kernels, spmm
+from nc_fast.backends.cpu.activations import Activation, product_dtype
 from nc_fast.backends.cpu.tiles import TILE_ROWS, Samples, Tile, n_tiles, tiles
 from nc_fast.inputs.sparse import CSR
 from nc_fast.merging import chan_merge
@@ -24,8 +24,6 @@ MOST_COLUMNS = 1700  # multiplied with a tile at once: swept (docs/performance.m
 LINE_BYTES = 64
 GROUP = 16  # columns that BLAS works on together
 PAIR_COLUMNS = 256  # compared at once
-
-Activation = str | Callable[[Any], Any]
 
 
 @single_threaded_blas
@@ -53,7 +51,7 @@ def class_moments(
     precision : unused on the CPU; part of the backends' common signature.
     report : called with (samples done, samples in all) as the work goes on.
     """
-    dtype = np.result_type(W, X.dtype) if X.dtype.kind == "f" else W.dtype
+    dtype = product_dtype(W, X)
     W, bias, shape = np.asarray(W, dtype), bias.astype(dtype), (len(classes), W.shape[1])
     if activation == "identity" and covariances.pays(len(X), len(W), shape[1], shape[0]):
         X = X.dense(slice(None)) if isinstance(X, CSR) else X
