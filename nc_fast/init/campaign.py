@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init import arguments
-from nc_fast.init.activations import FollowingActivation
-from nc_fast.init.arguments import CAMPAIGN, DRAWN, LEAST_SQUARES, PURSUIT, AlphaByDepth, InitOptions
-from nc_fast.init.candidates import DATA_PAIRS, GivenCandidates, InitFunction
-from nc_fast.init.criteria import fisher_scores
+from nc_fast.init.arguments import CAMPAIGN, LEAST_SQUARES, PURSUIT, AlphaByDepth, InitOptions
+from nc_fast.init.candidates import DATA_PAIRS, InitFunction
 from nc_fast.init.fill import LayerPlan
-from nc_fast.init.layers.base import Layer
-from nc_fast.init.layers.convolution import ConvLayer
 from nc_fast.init.layers.find import find_layers
 from nc_fast.init.objective import Loss
-from nc_fast.init.pick import PickRules
+from nc_fast.init.plans import check_classes, check_varied, layer_plans
 from nc_fast.init.report import InitReport
-from nc_fast.init.run import initialize, unseen_samples, why_no_head
+from nc_fast.init.run import initialize
 from nc_fast.init.sampling import SampledData
 from nc_fast.init.trace import Trace
 from nc_fast.inputs import checks
 from nc_fast.runtime.progress import Progress
-
-LINEAR_GAIN = 0.5**0.5  # takes He's gain for rectifiers, sqrt(2), back to 1
 
 
 def campaign_(
@@ -206,10 +198,10 @@ def campaign_(
     given = arguments.candidates(candidates, fit)
 
     def plans_of(traced: Trace, sampled: SampledData) -> list[LayerPlan]:
-        plans = _plans(traced, sampled, asked, named, given, options)
-        _enough_classes(options, sampled, [plan.rules for plan in plans if plan.select == CAMPAIGN])
+        plans = layer_plans(traced, sampled, asked, named, given, options)
+        check_classes(options, sampled, [plan.rules for plan in plans if plan.select == CAMPAIGN])
         if any(plan.select == PURSUIT for plan in plans):
-            _varied(sampled)
+            check_varied(sampled)
         return plans
 
     written = {layer.module for layer in fit if layer.name in asked}
@@ -223,76 +215,3 @@ def campaign_(
         seconds=perf_counter() - started,
         notes=done.sampled.notes,
     )
-
-
-def _plans(
-    traced: Trace,
-    sampled: SampledData,
-    asked: set[str],
-    named: Mapping[str, FollowingActivation],
-    given: Mapping[str, GivenCandidates],
-    options: InitOptions,
-) -> list[LayerPlan]:
-    layers = [one for one in traced.layers if one.layer.name in asked]
-    depth = 1 + max((one.position for one in traced.layers), default=0)
-    alphas = arguments.alphas(options.alpha, [one.position for one in layers], depth, [one.layer.name for one in layers])
-    plans = []
-    for one, alpha in zip(layers, alphas, strict=True):
-        name = one.layer.name
-        # The BatchNorm in between was seen, whatever the user says follows it.
-        activation = replace(named[name], normalized=one.activation.normalized) if name in named else one.activation
-        last = one is traced.layers[-1]
-        select, given_here = options.select, given.get(name)
-        if select == PURSUIT and given_here is None and (options.pool == 1 or not _worth_picking(activation)):
-            select = DRAWN
-        if last and options.head == CAMPAIGN:
-            select = CAMPAIGN
-        elif last and given_here is None:
-            reason = why_no_head(one, sampled)
-            if reason is None:
-                select = LEAST_SQUARES
-            else:
-                activation = replace(activation, notes=(*activation.notes, f"no head was fitted: {reason}"))
-        rules = PickRules(activation, alpha, options.by_class, options.criterion, options.screened, options.by_class and last)
-        # What ends in a sum or in attention meets no rectifier: He's sqrt(2) would let residual streams and attention grow.
-        linear = options.rectifying and activation.function == "identity" and not (last or activation.normalized)
-        plans.append(
-            LayerPlan(
-                layer=one.layer,
-                axis=one.axis,
-                select=select,
-                rules=rules,
-                base=options.base or _best_base(one.layer, select, options),
-                gain=options.gain * (LINEAR_GAIN if linear else 1),
-                given=given_here,
-                unseen=unseen_samples(sampled),
-            )
-        )
-    return plans
-
-
-def _best_base(layer: Layer, select: str, options: InitOptions) -> InitFunction | str:
-    """Return what measured best: pairs are ahead where they are pursued in convolutions, or where no rate limits their sharpness."""
-    pairs = select == PURSUIT and (options.lr is None or isinstance(layer, ConvLayer))
-    return DATA_PAIRS if pairs else nn.init.kaiming_normal_
-
-
-def _worth_picking(activation: FollowingActivation) -> bool:
-    """Whether it measured better to pick: not where branches end in a sum, in attention, nor before a BatchNorm."""
-    return activation.function != "identity" and not activation.normalized
-
-
-def _varied(sampled: SampledData) -> None:
-    """Check that there is something to explain."""
-    if sampled.targets is not None and np.ptp(sampled.targets, axis=0).max() == 0:
-        raise ValueError(f"data: expected float targets that vary, got the same in all {sampled.size} samples")
-    if sampled.targets is None and len(sampled.classes) < 2:
-        raise ValueError(f"data: expected labels of at least two classes, got {len(sampled.classes)}")
-
-
-def _enough_classes(options: InitOptions, sampled: SampledData, rules: Sequence[PickRules]) -> None:
-    """Check that campaigns have the classes they need."""
-    if options.criterion is None:
-        checks.enough_classes(min((one.alpha for one in rules), default=1.0), sampled.classes)
-    elif options.criterion is fisher_scores and len(sampled.classes) < 2:
-        raise ValueError(f"data: expected at least two classes for criterion='fisher', got {len(sampled.classes)}")

@@ -14,7 +14,8 @@ from torch import Tensor
 from nc_fast.init.arguments import CAMPAIGN, DRAWN, LEAST_SQUARES, PURSUIT, InitOptions
 from nc_fast.init.candidates import GivenCandidates, InitFunction, LayerPool, compute_dtype, draw_pool, given_pool, pairs_pool
 from nc_fast.init.head import FittedHead, fit_head
-from nc_fast.init.layers.base import BatchAxis, Layer
+from nc_fast.init.labels import SampleLabels
+from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw
 from nc_fast.init.objective import Answers
 from nc_fast.init.pick import GroupPicks, PickRules, pick_neurons
 from nc_fast.init.pursue import pursue_neurons
@@ -24,9 +25,10 @@ from nc_fast.init.rows import draw_rows
 SIGNAL_SAMPLES = 256  # the report's means, standard deviations and dead fractions are over the first so many samples
 
 POOL, LEAST_POOL, WIDE_POOL = 10, 2, 640  # candidates for a neuron; fewer where a pursuit would have more than so many for a layer
+ONE_PATCH = PatchDraw(1, 0)  # for layers that are no convolutions
 PAIRED_ROWS = 5000  # of a layer's samples, of which pairs are drawn
 
-LayerInputs = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # a layer's inputs with labels, from the start at every call
+LayerInputs = Callable[[], Iterator[tuple[Tensor, SampleLabels]]]  # a layer's inputs with labels, from the start at every call
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class LayerPlan:
     gain : what candidates that are drawn are multiplied by.
     given : candidates to pick among instead.
     unseen : so many samples, the first, are not fitted on: the head is judged by them.
+    draw : how many patches a convolution looks at.
     """
 
     layer: Layer
@@ -52,6 +55,7 @@ class LayerPlan:
     gain: float
     given: GivenCandidates | None
     unseen: int = 0
+    draw: PatchDraw = ONE_PATCH
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def fill(
 
     def rows(group: int) -> Iterator[tuple[Tensor, np.ndarray]]:
         for x, labels in inputs():
-            for X, y in layer.rows(x, plan.axis, labels, group):
+            for X, y in layer.rows(x, plan.axis, labels, group, plan.draw):
                 yield X.to(dtype), y
 
     if plan.select == LEAST_SQUARES:
@@ -97,7 +101,7 @@ def fill(
         score=done.score,
         pool_score=done.pool_score,
         before=before,
-        after=signal(plan, x, min(len(labels), SIGNAL_SAMPLES)),
+        after=signal(plan, x, labels[:SIGNAL_SAMPLES]),
         seconds=perf_counter() - started,
         notes=(*rules.activation.notes, *done.notes),
     )
@@ -143,7 +147,7 @@ def _pick(plan: LayerPlan, rows: Callable[[int], Iterator[tuple[Tensor, np.ndarr
     return Picked(len(pool.weight), tuple(chosen.tolist()), score, pool_score, (*moved, *_notes(layer, rules, picked, per_group)))
 
 
-def unseen(inputs: LayerInputs, axis: BatchAxis, n: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+def unseen(inputs: LayerInputs, axis: BatchAxis, n: int) -> Iterator[tuple[Tensor, SampleLabels]]:
     """Yield a layer's inputs without the first n samples."""
     for x, labels in inputs():
         first = min(n, len(labels))
@@ -152,9 +156,9 @@ def unseen(inputs: LayerInputs, axis: BatchAxis, n: int) -> Iterator[tuple[Tenso
             yield x.narrow(axis.dim, first * axis.rows, x.shape[axis.dim] - first * axis.rows), labels[first:]
 
 
-def signal(plan: LayerPlan, x: Tensor, n: int) -> Signal:
-    """Return the layer's signal for the first n samples of an input."""
-    z = plan.layer.preactivation(x, plan.axis, n).float()
+def signal(plan: LayerPlan, x: Tensor, labels: SampleLabels) -> Signal:
+    """Return the layer's signal for the first samples of an input, those that the labels are of."""
+    z = plan.layer.preactivation(x, plan.axis, labels).float()
     std, mean = torch.std_mean(z, correction=0)
     lowest, highest = torch.aminmax(z, dim=0)
     activation = plan.rules.activation

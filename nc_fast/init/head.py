@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nc_fast.heads import loo_predictions, ridge_head
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.layers.base import Layer
 from nc_fast.init.objective import Answers, Objective, default_loss
 from nc_fast.init.rows import draw_rows
@@ -72,7 +73,7 @@ def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers
     if answers.outputs is not None:
         middle = 1 / max(2, n_outputs)  # of one-hot targets; raw outputs are about 0
         predictions, bias = predictions - middle, bias - middle
-        given = answers.of(labels, predictions)
+        given = answers.of(SampleLabels(labels), predictions)
         if len(np.unique(labels)) > 1:  # one class alone asks for any scale
             wanted = _best_scale(lambda scale: float(default_loss(scale * predictions, given)))
     unexplained = head.loo_error / max(float(T.var(axis=0).sum()), np.finfo(float).tiny)

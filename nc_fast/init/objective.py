@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nc_fast.init.forward_pass import on_output, tensors_in
+from nc_fast.init.labels import IGNORE_INDEX, SampleLabels
 from nc_fast.init.sampling import LabelledBatch
 
 Loss = Callable[[Any, Tensor], Tensor]  # of the model's outputs and labels or targets; their mean over samples
@@ -48,12 +49,15 @@ class Answers:
         one_hot: np.ndarray = (labels[:, None] == self.classes).astype(np.float64)
         return one_hot
 
-    def of(self, labels: np.ndarray, outputs: Tensor) -> Tensor:
-        """Return what a loss is given beside ``outputs``: output numbers int64, or targets in their dtype."""
+    def of(self, labels: SampleLabels, outputs: Tensor) -> Tensor:
+        """Return what a loss is given beside ``outputs``: output numbers int64, -100 where none counts, or targets in their dtype."""
         if self.targets is not None:
-            return torch.from_numpy(self.targets[labels]).to(outputs)
+            return torch.from_numpy(self.targets[labels.values]).to(outputs)
         assert self.outputs is not None
-        return torch.from_numpy(self.outputs[np.searchsorted(self.classes, labels)]).to(outputs.device)
+        numbers = self.outputs[np.searchsorted(self.classes, labels.values).clip(max=len(self.classes) - 1)]
+        if labels.by_position is not None:
+            numbers = np.where(labels.by_position, numbers, IGNORE_INDEX)
+        return torch.from_numpy(numbers).to(outputs.device)
 
 
 def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
@@ -61,7 +65,8 @@ def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
     if answers.is_floating_point():
         return functional.mse_loss(outputs.reshape(answers.shape), answers)
     if outputs.numel() == answers.numel():
-        return functional.binary_cross_entropy_with_logits(outputs.reshape(answers.shape), answers.to(outputs.dtype))
+        counted = answers != IGNORE_INDEX
+        return functional.binary_cross_entropy_with_logits(outputs.reshape(answers.shape)[counted], answers[counted].to(outputs.dtype))
     if outputs.shape[:-1] == answers.shape or (outputs.ndim == 2 and len(outputs) == answers.numel()):
         return functional.cross_entropy(outputs.flatten(0, -2), answers.flatten())
     return functional.cross_entropy(outputs, answers)

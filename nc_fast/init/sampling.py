@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
 
 from nc_fast.init.forward_pass import tensors_in
+from nc_fast.init.labels import SampleLabels, stratified
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import LABEL_KINDS, join_labels
 from nc_fast.inputs.targets import labels_or_targets
-from nc_fast.quota import share_quota
 
 SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
 ModelInputs = Any  # what the model is called with: a tensor, a tuple of positional or a dict of keyword arguments
@@ -23,10 +23,10 @@ ModelInputs = Any  # what the model is called with: a tensor, a tuple of positio
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Inputs of some samples and their labels, (n,), or (n, *positions) with a label for every token or pixel; or float targets."""
+    """Inputs of some samples and their labels, or float targets."""
 
     inputs: ModelInputs
-    labels: np.ndarray
+    labels: SampleLabels
 
     def __len__(self) -> int:
         """Return the number of samples."""
@@ -86,7 +86,7 @@ def collect(data: Any, max_samples: int | None, *, targets: bool) -> SampledData
     pair = _pair(data, targets)
     if pair is not None:
         if max_samples is not None and max_samples < len(pair):
-            return _held(pair.take(stratified(pair.labels, max_samples)))
+            return _held(pair.take(_chosen(pair.labels.values, max_samples)))
         return _held(pair.take(torch.randperm(len(pair)).numpy()) if max_samples is not None else pair)
     if not hasattr(data, "__iter__"):
         raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
@@ -95,30 +95,24 @@ def collect(data: Any, max_samples: int | None, *, targets: bool) -> SampledData
     return _indexed(data, max_samples, targets) or _searched(_batches(data, targets), max_samples)
 
 
-def stratified(labels: np.ndarray, n: int) -> np.ndarray:
+def _chosen(labels: np.ndarray, n: int) -> np.ndarray:
     """Return n random row numbers in random order, as many of every class as the classes' sizes allow."""
     order = torch.randperm(len(labels)).numpy()
     if labels.ndim > 1 or labels.dtype.kind == "f":  # a label per token, or float targets: samples have no class of their own
         return order[:n]
-    codes = np.unique(labels, return_inverse=True)[1]
-    smallest = np.min_scalar_type(int(codes.max()))  # 8- and 16-bit keys are sorted by radix, ten times faster
-    grouped = order[np.argsort(codes[order].astype(smallest), kind="stable")]
-    sizes = np.bincount(codes)
-    quota = share_quota(sizes, n)
-    starts = np.cumsum(sizes) - sizes
-    rows = np.concatenate([grouped[start : start + share] for start, share in zip(starts, quota, strict=True)])
-    return np.asarray(rows[torch.randperm(n).numpy()])
+    return np.asarray(stratified(labels, n, order)[torch.randperm(n).numpy()])
 
 
 def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
     for x in tensors_in(batch.inputs):  # of all data, only what is used is looked at
         if x.is_floating_point():
             checks.finite("data: X", x)
-    if batch.labels.dtype.kind == "f":
-        targets = labels_or_targets("data: y", batch.labels, len(batch), targets=True).reshape(batch.labels.shape)
-        numbered = LabelledBatch(batch.inputs, np.arange(len(batch)))
+    y = batch.labels.values
+    if y.dtype.kind == "f":
+        targets = labels_or_targets("data: y", y, len(batch), targets=True).reshape(y.shape)
+        numbered = LabelledBatch(batch.inputs, SampleLabels(np.arange(len(batch))))
         return SampledData(numbered.blocks, len(batch), True, np.zeros(0, np.int64), targets, notes)
-    return SampledData(batch.blocks, len(batch), True, np.unique(batch.labels), None, notes)
+    return SampledData(batch.blocks, len(batch), True, batch.labels.distinct(), None, notes)
 
 
 def _streamed(data: Any, targets: bool) -> SampledData:
@@ -131,9 +125,9 @@ def _streamed(data: Any, targets: bool) -> SampledData:
 
     size, classes = 0, np.array([], np.int64)
     for batch in _batches(data, targets):
-        if batch.labels.dtype.kind == "f":
+        if batch.labels.values.dtype.kind == "f":
             raise ValueError("max_samples: expected a number with float targets in batches, which are not streamed, got None")
-        size, classes = size + len(batch), np.unique(join_labels([classes, np.unique(batch.labels)]))
+        size, classes = size + len(batch), np.unique(join_labels([classes, batch.labels.distinct()]))
     return SampledData(read, size, False, classes)
 
 
@@ -148,7 +142,7 @@ def _indexed(data: Any, n: int, targets: bool) -> SampledData | None:
     labels = _known_labels(data.dataset)
     if labels is None or not len(labels):
         return None
-    rows = stratified(labels, min(n, len(labels)))
+    rows = _chosen(labels, min(n, len(labels)))
     tensors = _tensors(data.dataset, rows) if data.collate_fn is default_collate else None
     if tensors is not None:
         return _held(_batch(tensors, 0, targets))
@@ -185,8 +179,9 @@ def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
     read, share = 0, n
     for batch in batches:
         keep = []
-        classed = batch.labels.ndim == 1 and batch.labels.dtype.kind != "f"
-        for row, label in enumerate(batch.labels.tolist()) if classed else ():
+        y = batch.labels.values
+        classed = y.ndim == 1 and y.dtype.kind != "f"
+        for row, label in enumerate(y.tolist()) if classed else ():
             counts[label] = counts.get(label, 0) + 1
             if counts[label] <= share:
                 keep.append(row)
@@ -198,7 +193,7 @@ def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
             break
     joined = _join(held)
     notes = () if read < SEARCH_FACTOR * n else (f"data: only the first {read} samples were looked at for classes; shuffle sorted data",)
-    return _held(joined.take(stratified(joined.labels, min(n, len(joined)))), notes)
+    return _held(joined.take(_chosen(joined.labels.values, min(n, len(joined)))), notes)
 
 
 def _batches(data: Iterable[Any], targets: bool) -> Iterator[LabelledBatch]:
@@ -234,7 +229,7 @@ def _checked(name: str, inputs: ModelInputs, labels: Any, targets: bool) -> Labe
         raise ValueError(f"{name}: expected X and y of one length, got X {shapes} and y {y.shape}")
     if len(y) == 0:
         raise ValueError(f"{name}: expected at least one sample, got none")
-    return LabelledBatch(inputs, y)
+    return LabelledBatch(inputs, SampleLabels(y))
 
 
 def _pair(data: Any, targets: bool) -> LabelledBatch | None:
@@ -249,7 +244,8 @@ def _pair(data: Any, targets: bool) -> LabelledBatch | None:
 def _join(batches: Sequence[LabelledBatch]) -> LabelledBatch:
     parts = zip(*(tensors_in(batch.inputs) for batch in batches), strict=True)
     joined = iter([torch.cat(tensors) for tensors in parts])
-    return LabelledBatch(_map(lambda _: next(joined), batches[0].inputs), join_labels([batch.labels for batch in batches]))
+    labels = SampleLabels(join_labels([batch.labels.values for batch in batches]))
+    return LabelledBatch(_map(lambda _: next(joined), batches[0].inputs), labels)
 
 
 def _map(function: Callable[[Any], Any], inputs: ModelInputs) -> ModelInputs:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from nc_fast.init.arguments import InitOptions
 from nc_fast.init.fill import SIGNAL_SAMPLES, LayerInputs, LayerPlan, fill, signal
 from nc_fast.init.forward_pass import on_arrival
 from nc_fast.init.head import FittedHead
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.layers.base import CallArguments, Layer
 from nc_fast.init.objective import Answers
 from nc_fast.init.report import LayerReport, Signal
@@ -89,7 +89,7 @@ class Walk:
 
         self._forward(batch, list(self._plans), arrived)
 
-    def _inputs(self, host: nn.Module, layer: Layer) -> Iterator[tuple[Tensor, np.ndarray]]:
+    def _inputs(self, host: nn.Module, layer: Layer) -> Iterator[tuple[Tensor, SampleLabels]]:
         """Yield a layer's inputs by forward passes of its own, batch by batch, which end there."""
         arrivals: list[CallArguments] = []
 
@@ -109,7 +109,7 @@ class Walk:
 
         def arrived(host: nn.Module, arguments: CallArguments) -> None:
             for plan in self._plans[host]:
-                signals[plan.layer.name] = signal(plan, plan.layer.input(*arguments), len(batch))
+                signals[plan.layer.name] = signal(plan, plan.layer.input(*arguments), batch.labels)
 
         self._forward(batch, list(self._plans), arrived)
         return signals

@@ -13,11 +13,13 @@ from torch import nn
 from torch.nn.utils import prune
 
 from nc_fast.init import campaign_
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.layers.attention import AttentionOutput, ProjectionLayer
-from nc_fast.init.layers.base import BatchAxis, spread_labels
+from nc_fast.init.layers.base import BatchAxis, PatchDraw
 from nc_fast.init.layers.convolution import ConvLayer, patches
 
 SAMPLES_FIRST = BatchAxis(0, 1)
+ALL = PatchDraw(1 << 20, 0)
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -64,7 +66,7 @@ def test_patches_times_the_weight_is_the_convolution(case):
 def test_every_patch_has_its_image_s_label():
     conv = nn.Conv2d(1, 1, 2, stride=2)
     x = torch.arange(2 * 16.0).reshape(2, 1, 4, 4)
-    ((X, y),) = ConvLayer("conv", conv).rows(x, SAMPLES_FIRST, np.array([7, 9]), 0)
+    ((X, y),) = ConvLayer("conv", conv).rows(x, SAMPLES_FIRST, SampleLabels(np.array([7, 9])), 0, ALL)
     assert X[0].tolist() == [0, 1, 4, 5]
     assert y.tolist() == [7] * 4 + [9] * 4
 
@@ -72,7 +74,7 @@ def test_every_patch_has_its_image_s_label():
 def test_patches_come_in_bounded_blocks(monkeypatch):
     monkeypatch.setattr("nc_fast.init.layers.convolution.PATCH_BYTES", 4 * 9 * 16)
     layer = ConvLayer("conv", nn.Conv2d(1, 1, 3))
-    blocks = list(layer.rows(torch.randn(5, 1, 6, 6), SAMPLES_FIRST, np.arange(5), 0))
+    blocks = list(layer.rows(torch.randn(5, 1, 6, 6), SAMPLES_FIRST, SampleLabels(np.arange(5)), 0, ALL))
     assert [len(X) for X, _ in blocks] == [16] * 5
     assert np.concatenate([y for _, y in blocks]).tolist() == np.repeat(np.arange(5), 16).tolist()
 
@@ -89,7 +91,7 @@ def test_patches_come_in_bounded_blocks(monkeypatch):
     ],
 )
 def test_labels_are_spread_over_positions(labels, rows, grid, expected):
-    assert spread_labels(np.array(labels), rows, grid).tolist() == expected
+    assert SampleLabels(np.array(labels)).spread(rows, grid, {})[0].tolist() == expected
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -105,10 +107,10 @@ def test_attention_s_parts_make_up_its_output(batch_first, sizes):
         expected, _ = attention(q, k, value=v)
         axis = BatchAxis(0 if batch_first else 1, 1)
         layers = [ProjectionLayer("a", attention, which) for which in range(3)]
-        projected = [layer.preactivation(layer.input(*arguments), axis, 6) for layer in layers]
+        projected = [layer.preactivation(layer.input(*arguments), axis, SampleLabels(np.zeros(6, int))) for layer in layers]
         assert all(z.shape == (24, 8) for z in projected)
         out = AttentionOutput("a", attention)
-        z = out.preactivation(out.input(*arguments), axis, 6)
+        z = out.preactivation(out.input(*arguments), axis, SampleLabels(np.zeros(6, int)))
     wanted = expected if batch_first else expected.movedim(1, 0)
     np.testing.assert_allclose(z, wanted.reshape(24, 8), atol=1e-5)
     assert torch.equal(attention.out_proj.weight, AttentionOutput("a", attention).weight)

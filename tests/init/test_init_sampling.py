@@ -35,7 +35,7 @@ def all_of(samples, size=50):
 def test_stratified_rows_are_distinct_and_shared_evenly(labels, data):
     labels = np.array(labels)
     n = data.draw(st.integers(1, len(labels)))
-    rows = sampling.stratified(labels, n)
+    rows = sampling._chosen(labels, n)
     assert len(set(rows.tolist())) == n
     sizes = np.bincount(labels)
     np.testing.assert_array_equal(np.sort(np.bincount(labels[rows], minlength=len(sizes))), np.sort(share_quota(sizes, n)))
@@ -144,7 +144,7 @@ def test_passes_batch_by_batch_find_what_one_pass_finds(bias, monkeypatch):
         monkeypatch.setattr("nc_fast.init.walk.PASS_BYTES", pass_bytes)
         data = (X, y) if most is None else [(X, y)]
         if most is not None:  # the same order as streamed
-            monkeypatch.setattr(sampling, "stratified", lambda labels, n: np.arange(n))
+            monkeypatch.setattr(sampling, "_chosen", lambda labels, n: np.arange(n))
         found.append(campaign_(model, data, max_samples=most, bias=bias, generator=torch.Generator().manual_seed(0)))
     for other in found[1:]:
         assert [layer.picks for layer in other.layers] == [layer.picks for layer in found[0].layers]

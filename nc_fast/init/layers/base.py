@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+from nc_fast.init.labels import Grids, SampleLabels
 
 CHANGED, TINY = 1e-3, 1e-30  # a parametrization that moves a weight by more, relatively, is reported
 SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
@@ -20,10 +22,19 @@ CallArguments = tuple[tuple[Any, ...], dict[str, Any]]  # what a module is calle
 
 @dataclass(frozen=True)
 class BatchAxis:
-    """Where the samples are in a layer's input: which dimension, and how many consecutive rows belong to one sample."""
+    """Where the samples are in a layer's input: which dimension, how many consecutive rows belong to one, which labels to its positions."""
 
     dim: int
     rows: int
+    grids: Grids = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PatchDraw:
+    """How many patches of a sample a convolution looks at, and the seed they are drawn with: the same at every reading."""
+
+    per_sample: int
+    seed: int
 
 
 class Layer(ABC):
@@ -89,25 +100,24 @@ class Layer(ABC):
         return args[0] if args else kwargs["input"]  # type: ignore[no-any-return]
 
     @abstractmethod
-    def rows(self, x: Tensor, axis: BatchAxis, labels: np.ndarray, group: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    def rows(self, x: Tensor, axis: BatchAxis, labels: SampleLabels, group: int, draw: PatchDraw) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Yield what a group's neurons read as samples (n, D) with their labels (n,), in blocks of bounded size."""
 
     @abstractmethod
-    def preactivation(self, x: Tensor, axis: BatchAxis, n: int) -> Tensor:
-        """Return the output for the first n samples of an input as (rows, out)."""
+    def preactivation(self, x: Tensor, axis: BatchAxis, labels: SampleLabels) -> Tensor:
+        """Return the output for the first samples of an input, those that the labels are of, as (rows, out); positions that count."""
 
     def _weight_and_bias_like(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
 
 
-def spread_labels(labels: np.ndarray, rows: int, positions: tuple[int, ...]) -> np.ndarray:
-    """Give every position of a sample its label: (B,) or (B, *the first positions) -> (B · rows, *positions)."""
-    positions_of_sample = ((rows,) if rows > 1 else ()) + positions
-    given = labels.shape[1:]
-    if given != positions_of_sample[: len(given)]:
-        raise ValueError(f"labels for each of {given} positions do not fit an input with {positions_of_sample}")
-    one_each = labels.reshape(*labels.shape, *(1,) * (len(positions_of_sample) - len(given)))
-    return np.broadcast_to(one_each, (len(labels), *positions_of_sample)).reshape(len(labels) * rows, *positions)
+def rows_that_count(X: Tensor, labels: tuple[np.ndarray, np.ndarray | None]) -> tuple[Tensor, np.ndarray]:
+    """Return rows (n, D) and their labels as they were spread, without those that do not count."""
+    y, counted = labels[0].reshape(-1), labels[1]
+    if counted is None:
+        return X, y
+    rows = np.flatnonzero(counted)
+    return X[torch.from_numpy(rows).to(X.device)], y[rows]
 
 
 def parameters_behind(module: nn.Module, name: str) -> list[nn.Parameter]:

@@ -7,11 +7,13 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from nc_fast.init.layers.base import BatchAxis, Layer, spread_labels
+from nc_fast.init.labels import SampleLabels, stratified
+from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, rows_that_count
 
 PATCH_BYTES = 64 << 20  # of unfolded patches at a time
 
@@ -32,34 +34,63 @@ class ConvLayer(Layer):
         sides = zip(_padding_by_side(m), x.shape[2:], m.kernel_size, m.dilation, m.stride, strict=True)
         return tuple((sum(pad) + side - dilation * (kernel - 1) - 1) // stride + 1 for pad, side, kernel, dilation, stride in sides)
 
-    def rows(self, x: Tensor, axis: BatchAxis, labels: np.ndarray, group: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Yield the patches of a block of images at a time."""
+    def rows(self, x: Tensor, axis: BatchAxis, labels: SampleLabels, group: int, draw: PatchDraw) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield patches: all, a block of images at a time, or those drawn, as many of every class as there are."""
         grid = self.grid(x)
         x = x.chunk(self.groups, 1)[group]
-        label_of_patch = spread_labels(labels, axis.rows, grid).reshape(len(x), -1)
+        y, counted = labels.spread(axis.rows, grid, axis.grids)
+        if prod(grid) * axis.rows > draw.per_sample:
+            places = _drawn(y, counted, draw.per_sample * len(labels), np.random.default_rng(draw.seed))
+            yield patches_at(self.module, x, grid, torch.from_numpy(places).to(x.device)), y.reshape(-1)[places]
+            return
         bytes_per_image = prod(grid) * x.shape[1] * prod(self.module.kernel_size) * x.element_size()
         images = max(1, PATCH_BYTES // max(1, bytes_per_image))
         for first in range(0, len(x), images):
             block = slice(first, first + images)
-            yield patches(self.module, x[block]), label_of_patch[block].reshape(-1)
+            yield rows_that_count(patches(self.module, x[block]), (y[block], None if counted is None else counted[block]))
 
-    def preactivation(self, x: Tensor, axis: BatchAxis, n: int) -> Tensor:
-        """Return the output for the first n images, positions as rows."""
-        x = x[: n * axis.rows]
-        out = self.module._conv_forward(x, *self._weight_and_bias_like(x))
-        return out.movedim(1, -1).reshape(-1, len(self.weight))  # type: ignore[no-any-return]
+    def preactivation(self, x: Tensor, axis: BatchAxis, labels: SampleLabels) -> Tensor:
+        """Return the output for the first images, positions as rows."""
+        x = x[: len(labels) * axis.rows]
+        out = self.module._conv_forward(x, *self._weight_and_bias_like(x)).movedim(1, -1)
+        spread = labels.spread(axis.rows, tuple(out.shape[1:-1]), axis.grids)
+        return rows_that_count(out.reshape(-1, len(self.weight)), spread)[0]
 
 
 def patches(conv: Any, x: Tensor) -> Tensor:
     """Return every patch the convolution's kernel sees as a row: (images · positions, channels · kernel)."""
-    padding = [side for pad in reversed(_padding_by_side(conv)) for side in pad]
-    x = functional.pad(x, padding, mode="constant" if conv.padding_mode == "zeros" else conv.padding_mode)
+    x = _padded(conv, x)
     n = len(conv.kernel_size)
     for axis, (kernel, stride, dilation) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)):
         x = x.unfold(2 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
     # (B, C, *positions, *kernel) -> (B, *positions, C, *kernel)
     x = x.permute(0, *range(2, 2 + n), 1, *range(2 + n, 2 + 2 * n))
     return x.reshape(prod(x.shape[: 1 + n]), -1)
+
+
+def patches_at(conv: Any, x: Tensor, grid: tuple[int, ...], places: Tensor) -> Tensor:
+    """Return some of the rows of ``patches``."""
+    x = _padded(conv, x)
+    n = len(grid)
+    where = [places.reshape(-1, *(1,) * n) // prod(grid)]
+    for axis, (kernel, stride, dilation) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)):
+        position = places // prod(grid[axis + 1 :]) % grid[axis]
+        inside = (torch.arange(kernel, device=x.device) * dilation).reshape(-1, *(1,) * (n - 1 - axis))
+        where.append(position.reshape(-1, *(1,) * n) * stride + inside)
+    return x.movedim(1, -1)[tuple(where)].movedim(-1, 1).reshape(len(places), -1)
+
+
+def _padded(conv: Any, x: Tensor) -> Tensor:
+    padding = [side for pad in reversed(_padding_by_side(conv)) for side in pad]
+    return functional.pad(x, padding, mode="constant" if conv.padding_mode == "zeros" else conv.padding_mode)
+
+
+def _drawn(y: np.ndarray, counted: np.ndarray | None, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n row numbers of patches that count, or all where they are fewer, in order."""
+    rows = np.arange(y.size) if counted is None else np.flatnonzero(counted)
+    if len(rows) > n:
+        rows = rows[stratified(y.reshape(-1)[rows], n, rng.permutation(len(rows)))]
+    return np.sort(rows)
 
 
 def _padding_by_side(conv: Any) -> list[tuple[int, int]]:

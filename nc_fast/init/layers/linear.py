@@ -8,7 +8,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn import functional
 
-from nc_fast.init.layers.base import BatchAxis, Layer, spread_labels
+from nc_fast.init.labels import SampleLabels
+from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, rows_that_count
 
 
 class LinearLayer(Layer):
@@ -16,12 +17,13 @@ class LinearLayer(Layer):
 
     kind = "Linear"
 
-    def rows(self, x: Tensor, axis: BatchAxis, labels: np.ndarray, _group: int) -> Iterator[tuple[Tensor, np.ndarray]]:
+    def rows(self, x: Tensor, axis: BatchAxis, labels: SampleLabels, _group: int, _draw: PatchDraw) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Yield all positions in one block: they are rows of the input already."""
         x = x.movedim(axis.dim, 0)
-        yield x.reshape(-1, x.shape[-1]), spread_labels(labels, axis.rows, tuple(x.shape[1:-1])).reshape(-1)
+        yield rows_that_count(x.reshape(-1, x.shape[-1]), labels.spread(axis.rows, tuple(x.shape[1:-1]), axis.grids))
 
-    def preactivation(self, x: Tensor, axis: BatchAxis, n: int) -> Tensor:
-        """Return the output for the first n samples, positions as rows."""
-        x = x.movedim(axis.dim, 0)[: n * axis.rows]
-        return functional.linear(x, *self._weight_and_bias_like(x)).reshape(-1, len(self.weight))
+    def preactivation(self, x: Tensor, axis: BatchAxis, labels: SampleLabels) -> Tensor:
+        """Return the output for the first samples, positions as rows."""
+        x = x.movedim(axis.dim, 0)[: len(labels) * axis.rows]
+        z = functional.linear(x, *self._weight_and_bias_like(x)).reshape(-1, len(self.weight))
+        return rows_that_count(z, labels.spread(axis.rows, tuple(x.shape[1:-1]), axis.grids))[0]
