@@ -208,7 +208,7 @@ def campaign_(
     done = initialize(net, data, fit, written, generator, options, plans_of)
     return InitReport(
         layers=done.layers,
-        kept=tuple(layer for layer in (*unfit, *done.traced.kept) if layer.name in asked),
+        kept=tuple(layer for layer in (*unfit, *done.kept) if layer.name in asked),
         head=done.head,
         samples=done.sampled.size,
         classes=len(done.sampled.classes),

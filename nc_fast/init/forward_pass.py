@@ -25,9 +25,9 @@ class TorchCall:
 
     @property
     def name(self) -> str:
-        """The function's name, without the underscore of in-place forms."""
+        """The function's name, without the underscores of in-place and inner forms and an operator's overload."""
         full: str = getattr(self.function, "__name__", "")
-        return full if full.startswith("__") else full.removesuffix("_")
+        return full if full.startswith("__") else full.partition(".")[0].strip("_")
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument that may have been given by position or by name."""

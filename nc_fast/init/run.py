@@ -19,7 +19,7 @@ from nc_fast.init.layers.base import Layer
 from nc_fast.init.layers.linear import LinearLayer
 from nc_fast.init.objective import Answers, Objective
 from nc_fast.init.pick import output_of_class
-from nc_fast.init.report import HeadReport, LayerReport
+from nc_fast.init.report import HeadReport, KeptLayer, LayerReport
 from nc_fast.init.sampling import SampledData, collect
 from nc_fast.init.state import as_found, batch_statistics, isolated_rng
 from nc_fast.init.trace import Trace, TracedLayer, trace
@@ -40,6 +40,7 @@ class Outcome:
     traced: Trace
     sampled: SampledData
     layers: tuple[LayerReport, ...]
+    kept: tuple[KeptLayer, ...]
     head: HeadReport | None
 
 
@@ -69,9 +70,9 @@ def initialize(
                 last = next((one for one in traced.layers if one.layer in fitted), None)
                 objective = _objective(model, last, device, sampled, traced, answers, options) if last else None
                 before = objective.value() if objective else 0.0
-                reports, head = walk.run(options)
+                reports, head, kept = walk.run(options)
                 report = _scaled(head, objective, before, sampled, options) if head and objective else None
-    return Outcome(traced, sampled, tuple(reports), report)
+    return Outcome(traced, sampled, tuple(reports), (*traced.kept, *kept), report)
 
 
 def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:

@@ -1,4 +1,4 @@
-"""A forward pass on a few samples shows in which order the data meets the layers, where the samples are, and what follows.
+"""Forward passes on a few samples show in which order the data meets the layers, where the samples are, and what follows.
 
 Every torch function a layer's output goes through is recorded while the model runs, whether modules, functions or control flow
 call it; a symbolic trace (torch.fx) would fail on control flow.
@@ -16,13 +16,19 @@ from torch import Tensor, nn
 
 from nc_fast.init.activations import FollowingActivation, activation_after, output_of_model
 from nc_fast.init.forward_pass import CallRecorder, TorchCall, on_arrival, tensors_in
+from nc_fast.init.labels import Grids
 from nc_fast.init.layers.attention import ProjectionLayer
-from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer
+from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer, kind_of
+from nc_fast.init.marks import strays
+from nc_fast.init.positions import label_grids
 from nc_fast.init.report import KeptLayer
 from nc_fast.init.sampling import LabelledBatch
 from nc_fast.init.state import is_fresh_batchnorm
 
 TRACE_SAMPLES = (2, 3)  # two sizes: the dimension that grows is the samples'
+MARKED_SAMPLES = 64  # in two orders: rows of samples that are all alike, or all sent to one expert by chance, would tell nothing
+PASS_BYTES = 1 << 30  # of activations at a time: if all samples fit, one forward pass serves all layers
+LIVE_TENSORS = 4  # taken to be alive at once in a forward pass, each as large as the largest
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class Trace:
 class _HostVisit:
     inputs: dict[str, Tensor] = field(default_factory=dict)  # layer name -> its input
     output: Tensor | None = None
+    as_left: Tensor | None = None  # a copy: what follows may overwrite the output
     calls_before: int = 0  # recorded when the output appeared
     times: int = 0
 
@@ -73,19 +80,22 @@ class _HostVisit:
 def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], LabelledBatch], device: torch.device) -> Trace:
     """Run the model on a few samples and return what was seen."""
     small, _, _ = _run(model, layers, samples(TRACE_SAMPLES[0]), device)
-    large, calls, returned = _run(model, layers, samples(TRACE_SAMPLES[1]), device)
+    batch = samples(TRACE_SAMPLES[1])
+    large, calls, returned = _run(model, layers, batch, device)
+    sizes = [t.numel() * t.element_size() for call in calls for t in call.outputs]
+    largest = max(sizes, default=0) // TRACE_SAMPLES[1]
+    axes = _axes(layers, small, large, label_grids(calls, batch.labels.positions))
+    found = [(layer, axis) for layer, axis in axes.items() if isinstance(axis, BatchAxis)]
+    if found:
+        marked = max(TRACE_SAMPLES[1], min(MARKED_SAMPLES, PASS_BYTES // (LIVE_TENSORS * max(1, largest))))
+        reasons = strays(model, found, samples(marked), device)
+        axes |= {layer: reasons[layer.name] for layer, _ in found if layer.name in reasons}
     fresh_means = {id(module.running_mean) for module in model.modules() if is_fresh_batchnorm(module)}
     order = {host: number for number, host in enumerate(large)}
     traced: list[TracedLayer] = []
     kept: list[KeptLayer] = []
     for layer in sorted((layer for layer in layers if layer.host in order), key=lambda layer: order[layer.host]):
-        visit = large[layer.host]
-        if visit.times > 1:
-            axis: BatchAxis | str = f"used {visit.times} times in one pass, with different inputs"
-        elif layer.host not in small:
-            axis = "reached for some batches only"
-        else:
-            axis = _sample_axis(small[layer.host].inputs[layer.name], visit.inputs[layer.name])
+        visit, axis = large[layer.host], axes[layer]
         if isinstance(axis, str):
             kept.append(KeptLayer(layer.name, layer.kind, axis))
             continue
@@ -96,11 +106,32 @@ def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], La
             activation, output = FollowingActivation("identity", "identity"), None
         else:
             later = calls[visit.calls_before :]
-            activation, output = activation_after(visit.output, later, fresh_means), output_of_model(visit.output, later, returned)
+            assert visit.as_left is not None
+            activation = activation_after(visit.output, visit.as_left, later, returned, fresh_means)
+            output = output_of_model(visit.output, later, returned)
         traced.append(TracedLayer(layer, position, axis, activation, output))
     kept += [KeptLayer(layer.name, layer.kind, "the data never reaches it") for layer in layers if layer.host not in order]
-    sizes = [t.numel() * t.element_size() for call in calls for t in call.outputs]
-    return Trace(tuple(traced), tuple(kept), max(sizes, default=0) // TRACE_SAMPLES[1], sum(sizes) // TRACE_SAMPLES[1])
+    return Trace(tuple(traced), tuple(kept), largest, sum(sizes) // TRACE_SAMPLES[1])
+
+
+def _axes(
+    layers: Sequence[Layer], small: dict[nn.Module, _HostVisit], large: dict[nn.Module, _HostVisit], grids: Grids
+) -> dict[Layer, BatchAxis | str]:
+    """Return where the samples are in the layers' inputs, or why a layer cannot be initialized."""
+    axes: dict[Layer, BatchAxis | str] = {}
+    for layer in layers:
+        visit = large.get(layer.host)
+        if visit is None:
+            continue
+        if visit.times > 1:
+            axes[layer] = f"used {visit.times} times in one pass, with different inputs"
+        elif layer.host not in small:
+            axes[layer] = "reached for some batches only"
+        elif layer.own_forward and not (visit.as_left is not None and layer.computes(visit.inputs[layer.name], visit.as_left)):
+            axes[layer] = f"{kind_of(layer.host)} has a forward of its own, which is not x W + b"
+        else:
+            axes[layer] = _sample_axis(small[layer.host].inputs[layer.name], visit.inputs[layer.name], grids)
+    return axes
 
 
 def _run(
@@ -124,6 +155,8 @@ def _run(
         visit = visits[host]  # the model's own call ends last: finding the input, which may call the host too, comes before it
         visit.output = next(tensors_in(output), None)
         visit.calls_before = len(recorder.calls)
+        visit.as_left = None if visit.output is None else visit.output.clone()
+        del recorder.calls[visit.calls_before :]
 
     with ExitStack() as stack:
         stack.enter_context(on_arrival(list(by_host), arrived))
@@ -137,7 +170,7 @@ def _run(
     return visits, recorder.calls, returned
 
 
-def _sample_axis(small: Tensor, large: Tensor) -> BatchAxis | str:
+def _sample_axis(small: Tensor, large: Tensor, grids: Grids) -> BatchAxis | str:
     """Return where the samples are in a layer's input, or why they are nowhere."""
     few, more = TRACE_SAMPLES
     grown = [dim for dim, (a, b) in enumerate(zip(small.shape, large.shape, strict=False)) if a != b]
@@ -147,6 +180,4 @@ def _sample_axis(small: Tensor, large: Tensor) -> BatchAxis | str:
     rows, left = divmod(small.shape[dim], few)
     if left or large.shape[dim] != rows * more:
         return "the samples' dimension of its input was not found"
-    if rows > 1 and not torch.allclose(large.narrow(dim, 0, few * rows), small, rtol=1e-3, atol=1e-5, equal_nan=True):
-        return "the rows of one sample are not next to each other in its input"
-    return BatchAxis(dim, rows)
+    return BatchAxis(dim, rows, grids)

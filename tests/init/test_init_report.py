@@ -29,7 +29,7 @@ def test_the_report_prints_and_converts():
     assert lines[0].split()[:5] == ["layer", "kind", "activation", "by", "picks"]
     assert lines[2].split()[:7] == ["0", "Linear", "relu", "pursuit", "7", "of", "70"]
     assert "120 samples of 3 classes" in str(report)
-    assert "! 3: kept as it was; campaigns know Linear" in str(report)
+    assert "! 3: kept as it was; its rows stand for tokens" in str(report)
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["layers"][0]["picks"] == list(report["0"].picks)
     assert plain["layers"][1]["after"]["std"] == report["2"].after.std

@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from nc_fast.init.labels import Grids, SampleLabels
 
 CHANGED, TINY = 1e-3, 1e-30  # a parametrization that moves a weight by more, relatively, is reported
+SAME_NUMBERS = 0.3  # times the square root of the dtype's eps, relatively: 1e-4 in float32
 SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
 
 CallArguments = tuple[tuple[Any, ...], dict[str, Any]]  # what a module is called with: positional and keyword
@@ -46,10 +47,12 @@ class Layer(ABC):
     host : the module whose call brings the input.
     module, weight_name, bias_name : where weight and bias are.
     groups : output rows fall into this many blocks, each with input channels of its own.
+    own_forward : whether the module's class has a forward of its own, so that :meth:`computes` has to tell.
     """
 
     kind: str
     groups = 1
+    own_forward = False
     weight_name = "weight"
     bias_name = "bias"
 
@@ -107,6 +110,10 @@ class Layer(ABC):
     def preactivation(self, x: Tensor, axis: BatchAxis, labels: SampleLabels) -> Tensor:
         """Return the output for the first samples of an input, those that the labels are of, as (rows, out); positions that count."""
 
+    @abstractmethod
+    def computes(self, x: Tensor, output: Tensor) -> bool:
+        """Whether the module made ``output`` of an input by its weight and bias, and by nothing else."""
+
     def _weight_and_bias_like(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         return self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype)
 
@@ -118,6 +125,19 @@ def rows_that_count(X: Tensor, labels: tuple[np.ndarray, np.ndarray | None]) -> 
         return X, y
     rows = np.flatnonzero(counted)
     return X[torch.from_numpy(rows).to(X.device)], y[rows]
+
+
+def same_numbers(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal but for rounding."""
+    if a.shape != b.shape:
+        return False
+    tolerance = SAME_NUMBERS * torch.finfo(b.dtype).eps ** 0.5
+    return torch.allclose(a.float(), b.float(), rtol=tolerance, atol=tolerance * float(b.float().abs().mean()))
+
+
+def kind_of(module: nn.Module) -> str:
+    """Return the name of a module's class."""
+    return parametrize.type_before_parametrizations(module).__name__
 
 
 def parameters_behind(module: nn.Module, name: str) -> list[nn.Parameter]:

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from nc_fast.init.labels import SampleLabels, stratified
-from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, rows_that_count
+from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, kind_of, rows_that_count, same_numbers
 
 PATCH_BYTES = 64 << 20  # of unfolded patches at a time
 
@@ -25,7 +24,7 @@ class ConvLayer(Layer):
 
     def __init__(self, name: str, module: Any) -> None:
         super().__init__(name, module, module)
-        self.kind = parametrize.type_before_parametrizations(module).__name__
+        self.kind = kind_of(module)
         self.groups = module.groups
 
     def grid(self, x: Tensor) -> tuple[int, ...]:
@@ -48,6 +47,11 @@ class ConvLayer(Layer):
         for first in range(0, len(x), images):
             block = slice(first, first + images)
             yield rows_that_count(patches(self.module, x[block]), (y[block], None if counted is None else counted[block]))
+
+    def computes(self, x: Tensor, output: Tensor) -> bool:
+        """Compare with what the module's class would have made of it without a forward of its own."""
+        weight, bias = self._weight_and_bias_like(x)
+        return same_numbers(self.module._conv_forward(x, weight, bias), output) and bool(weight.any())
 
     def preactivation(self, x: Tensor, axis: BatchAxis, labels: SampleLabels) -> Tensor:
         """Return the output for the first images, positions as rows."""
