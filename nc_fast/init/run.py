@@ -58,7 +58,7 @@ def initialize(
     with torch.inference_mode(False), isolated_rng(generator, device, data):
         sampled = collect(data, options.max_samples, targets=options.targets)
         with as_found(model, written):
-            traced = trace(model, layers, sampled.first, device)
+            traced = trace(model, layers, sampled, device)
             plans = plans_of(traced, sampled)
             outputs = None
             if plans and sampled.targets is None:

@@ -6,7 +6,7 @@ call it; a symbolic trace (torch.fx) would fail on control flow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer, kind_of
 from nc_fast.init.marks import strays
 from nc_fast.init.positions import label_grids
 from nc_fast.init.report import KeptLayer
-from nc_fast.init.sampling import LabelledBatch
+from nc_fast.init.sampling import LabelledBatch, SampledData
 from nc_fast.init.state import is_fresh_batchnorm
 
 TRACE_SAMPLES = (2, 3)  # two sizes: the dimension that grows is the samples'
@@ -77,10 +77,10 @@ class _HostVisit:
     times: int = 0
 
 
-def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], LabelledBatch], device: torch.device) -> Trace:
+def trace(model: nn.Module, layers: Sequence[Layer], data: SampledData, device: torch.device) -> Trace:
     """Run the model on a few samples and return what was seen."""
-    small, _, _ = _run(model, layers, samples(TRACE_SAMPLES[0]), device)
-    batch = samples(TRACE_SAMPLES[1])
+    small, _, _ = _run(model, layers, data.first(TRACE_SAMPLES[0]), device)
+    batch = data.first(TRACE_SAMPLES[1])
     large, calls, returned = _run(model, layers, batch, device)
     sizes = [t.numel() * t.element_size() for call in calls for t in call.outputs]
     largest = max(sizes, default=0) // TRACE_SAMPLES[1]
@@ -88,7 +88,7 @@ def trace(model: nn.Module, layers: Sequence[Layer], samples: Callable[[int], La
     found = [(layer, axis) for layer, axis in axes.items() if isinstance(axis, BatchAxis)]
     if found:
         marked = max(TRACE_SAMPLES[1], min(MARKED_SAMPLES, PASS_BYTES // (LIVE_TENSORS * max(1, largest))))
-        reasons = strays(model, found, samples(marked), device)
+        reasons = strays(model, found, next(data.read(marked)), device)
         axes |= {layer: reasons[layer.name] for layer, _ in found if layer.name in reasons}
     fresh_means = {id(module.running_mean) for module in model.modules() if is_fresh_batchnorm(module)}
     order = {host: number for number, host in enumerate(large)}

@@ -16,7 +16,7 @@ from nc_fast.init import campaign_
 from nc_fast.init.labels import SampleLabels
 from nc_fast.init.layers.attention import AttentionOutput, ProjectionLayer
 from nc_fast.init.layers.base import BatchAxis, PatchDraw
-from nc_fast.init.layers.convolution import ConvLayer, patches
+from nc_fast.init.layers.convolution import ConvLayer, patches, patches_at
 
 SAMPLES_FIRST = BatchAxis(0, 1)
 ALL = PatchDraw(1 << 20, 0)
@@ -57,7 +57,10 @@ def test_patches_times_the_weight_is_the_convolution(case):
         for group, (channels, weight, bias) in enumerate(
             zip(x.chunk(conv.groups, 1), conv.weight.chunk(conv.groups), conv.bias.chunk(conv.groups), strict=True)
         ):
-            out = patches(conv, channels) @ weight.flatten(1).T + bias
+            every = patches(conv, channels)
+            some = torch.randperm(len(every))[: len(every) // 2]
+            assert torch.equal(patches_at(conv, channels, tuple(expected.shape[2:]), some), every[some])
+            out = every @ weight.flatten(1).T + bias
             wanted = expected.chunk(conv.groups, 1)[group].movedim(1, -1)
             np.testing.assert_allclose(out.reshape(wanted.shape), wanted, atol=1e-5)
         assert ConvLayer("conv", conv).grid(x) == tuple(expected.shape[2:])
@@ -77,6 +80,25 @@ def test_patches_come_in_bounded_blocks(monkeypatch):
     blocks = list(layer.rows(torch.randn(5, 1, 6, 6), SAMPLES_FIRST, SampleLabels(np.arange(5)), 0, ALL))
     assert [len(X) for X, _ in blocks] == [16] * 5
     assert np.concatenate([y for _, y in blocks]).tolist() == np.repeat(np.arange(5), 16).tolist()
+
+
+@pytest.mark.parametrize("kind", ["a label an image", "a label a pixel", "a mask"])
+def test_patches_are_drawn_with_equal_shares_of_the_classes(kind, rng):
+    x, grid = torch.arange(40 * 64.0).reshape(40, 1, 8, 8), (40, 8, 8)
+    y = np.arange(40) % 4 if kind != "a label a pixel" else (rng.random(grid) < 0.1).astype(int)
+    counted = rng.random(grid) < 0.5 if kind == "a mask" else None
+    layer, labels = ConvLayer("conv", nn.Conv2d(1, 1, 1)), SampleLabels(y, counted)
+    ((X, found),) = layer.rows(x, SAMPLES_FIRST, labels, 0, PatchDraw(5, 1))
+    ((again, _),) = layer.rows(x, SAMPLES_FIRST, labels, 0, PatchDraw(5, 1))
+    ((other, _),) = layer.rows(x, SAMPLES_FIRST, labels, 0, PatchDraw(5, 2))
+    assert torch.equal(X, again)
+    assert not torch.equal(X, other)
+    assert len(X) == 200 == len(set(X.flatten().tolist()))
+    counts = np.bincount(found)
+    assert counts.min() == counts.max() == 200 // len(counts)
+    place = np.unravel_index(X.flatten().long().numpy(), grid)
+    assert (np.broadcast_to(y.reshape(*y.shape, *(1,) * (3 - y.ndim)), grid)[place] == found).all()
+    assert counted is None or counted[place].all()
 
 
 @pytest.mark.parametrize(

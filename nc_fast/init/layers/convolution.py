@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import Any
 
@@ -15,6 +15,7 @@ from nc_fast.init.labels import SampleLabels, stratified
 from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, kind_of, rows_that_count, same_numbers
 
 PATCH_BYTES = 64 << 20  # of unfolded patches at a time
+OVERDRAWN = 16  # times as many places are looked at for classes as patches are drawn
 
 
 class ConvLayer(Layer):
@@ -40,7 +41,7 @@ class ConvLayer(Layer):
         y, counted = labels.spread(axis.rows, grid, axis.grids)
         if prod(grid) * axis.rows > draw.per_sample:
             places = _drawn(y, counted, draw.per_sample * len(labels), np.random.default_rng(draw.seed))
-            yield patches_at(self.module, x, grid, torch.from_numpy(places).to(x.device)), y.reshape(-1)[places]
+            yield patches_at(self.module, x, grid, torch.from_numpy(places).to(x.device)), y[np.unravel_index(places, y.shape)]
             return
         bytes_per_image = prod(grid) * x.shape[1] * prod(self.module.kernel_size) * x.element_size()
         images = max(1, PATCH_BYTES // max(1, bytes_per_image))
@@ -63,7 +64,7 @@ class ConvLayer(Layer):
 
 def patches(conv: Any, x: Tensor) -> Tensor:
     """Return every patch the convolution's kernel sees as a row: (images · positions, channels · kernel)."""
-    x = _padded(conv, x)
+    x = _pad(conv, x, [side for pad in reversed(_padding_by_side(conv)) for side in pad])
     n = len(conv.kernel_size)
     for axis, (kernel, stride, dilation) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)):
         x = x.unfold(2 + axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
@@ -73,28 +74,34 @@ def patches(conv: Any, x: Tensor) -> Tensor:
 
 
 def patches_at(conv: Any, x: Tensor, grid: tuple[int, ...], places: Tensor) -> Tensor:
-    """Return some of the rows of ``patches``."""
-    x = _padded(conv, x)
+    """Return some of the rows of ``patches``; x is not padded for them, only looked up."""
     n = len(grid)
-    where = [places.reshape(-1, *(1,) * n) // prod(grid)]
-    for axis, (kernel, stride, dilation) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)):
+    where, outside = [places.reshape(-1, *(1,) * n) // prod(grid)], torch.zeros((), dtype=torch.bool, device=x.device)
+    geometry = zip(_padding_by_side(conv), conv.kernel_size, conv.stride, conv.dilation, strict=True)
+    for axis, (pad, kernel, stride, dilation) in enumerate(geometry):
+        numbers = torch.arange(1.0, x.shape[2 + axis] + 1, dtype=torch.float64, device=x.device).reshape(1, 1, -1)
+        source = _pad(conv, numbers, pad).long().flatten() - 1  # -1 where zeros are padded
         position = places // prod(grid[axis + 1 :]) % grid[axis]
         inside = (torch.arange(kernel, device=x.device) * dilation).reshape(-1, *(1,) * (n - 1 - axis))
-        where.append(position.reshape(-1, *(1,) * n) * stride + inside)
-    return x.movedim(1, -1)[tuple(where)].movedim(-1, 1).reshape(len(places), -1)
+        at = source[position.reshape(-1, *(1,) * n) * stride + inside]
+        where.append(at.clamp(min=0))
+        outside = outside | (at < 0)
+    found = x.movedim(1, -1)[tuple(where)].masked_fill(outside[..., None], 0)
+    return found.movedim(-1, 1).reshape(len(places), -1)
 
 
-def _padded(conv: Any, x: Tensor) -> Tensor:
-    padding = [side for pad in reversed(_padding_by_side(conv)) for side in pad]
+def _pad(conv: Any, x: Tensor, padding: Sequence[int]) -> Tensor:
     return functional.pad(x, padding, mode="constant" if conv.padding_mode == "zeros" else conv.padding_mode)
 
 
 def _drawn(y: np.ndarray, counted: np.ndarray | None, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return n row numbers of patches that count, or all where they are fewer, in order."""
-    rows = np.arange(y.size) if counted is None else np.flatnonzero(counted)
-    if len(rows) > n:
-        rows = rows[stratified(y.reshape(-1)[rows], n, rng.permutation(len(rows)))]
-    return np.sort(rows)
+    """Return n row numbers of patches that count, in order: as many of every class as there are among OVERDRAWN times as many drawn."""
+    places = np.unique(rng.integers(0, y.size, OVERDRAWN * n))
+    if counted is not None:
+        places = places[counted[np.unravel_index(places, y.shape)]]
+    if len(places) > n:
+        places = places[stratified(y[np.unravel_index(places, y.shape)], n, rng.permutation(len(places)))]
+    return np.sort(places)
 
 
 def _padding_by_side(conv: Any) -> list[tuple[int, int]]:
