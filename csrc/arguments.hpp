@@ -120,4 +120,22 @@ inline std::vector<std::size_t> checked_quota(const py::object& object, const st
   return {quota.begin(), quota.end()};
 }
 
+inline std::vector<std::int64_t> checked_given(const py::object& object, const std::vector<std::int64_t>& group,
+                                               std::vector<std::size_t> quota) {
+  if (object.is_none()) return {};
+  const std::vector<std::int64_t> given = checked_vector<std::int64_t>("given", object, "n", std::nullopt);
+  std::vector<bool> seen(group.size());
+  for (std::size_t i = 0; i < given.size(); ++i) {
+    const auto j = static_cast<std::size_t>(given[i]);
+    if (given[i] < 0 || j >= group.size() || group[j] < 0 || seen[j]) {
+      wrong_entry("given", "distinct columns that have a group", given[i], i);
+    }
+    seen[j] = true;
+    if (quota[static_cast<std::size_t>(group[j])]-- == 0) {
+      wrong_entry("given", "at most as many columns of a group as its quota", given[i], i);
+    }
+  }
+  return given;
+}
+
 }  // namespace nc_fast

@@ -171,8 +171,8 @@ std::string repr(const SharedProjector& self) {
 }
 
 py::tuple select_greedily(const py::object& W_object, const py::object& score_object, const py::object& pool_object,
-                          const py::object& quota_object, const py::int_& threads, bool lazy, const std::string& simd,
-                          const py::object& report) {
+                          const py::object& quota_object, const py::object& given_object, const py::int_& threads,
+                          bool lazy, const std::string& simd, const py::object& report) {
   const py::array W = checked_matrix(W_object, std::nullopt);
   const auto columns = static_cast<std::size_t>(W.shape(1));
   const std::vector<double> score = checked_vector<double>("score", score_object, "M", columns);
@@ -181,6 +181,7 @@ py::tuple select_greedily(const py::object& W_object, const py::object& score_ob
   }
   const std::vector<std::int64_t> group = checked_vector<std::int64_t>("group", pool_object, "M", columns);
   const std::vector<std::size_t> quota = checked_quota(quota_object, group);
+  const std::vector<std::int64_t> given = checked_given(given_object, group, quota);
   const auto thread_count = threads.cast<long long>();
   if (thread_count < 1) throw py::value_error("threads: expected an integer >= 1, got " + std::to_string(thread_count));
   const GreedyOptions options{static_cast<std::size_t>(thread_count), lazy, simd_of(simd)};
@@ -194,7 +195,7 @@ py::tuple select_greedily(const py::object& W_object, const py::object& score_ob
   };
   const GreedyResult result = with_view(W, [&](const auto& view) {
     const py::gil_scoped_release released;
-    return greedy_select(view, score.data(), group.data(), quota, options, poll);
+    return greedy_select(view, score.data(), group.data(), quota, given, options, poll);
   });
   if (!report.is_none()) report(total, total);
   py::array_t<std::int64_t> indices(static_cast<py::ssize_t>(result.indices.size()), result.indices.data());
@@ -243,8 +244,8 @@ PYBIND11_MODULE(_projector, module) {
       .def_property_readonly("basis", &basis, "Orthonormal basis of the span, (rank, dim) float64, a copy.");
 
   module.def("greedy_select", &select_greedily, py::arg("W"), py::arg("score"), py::arg("group"), py::arg("quota"),
-             py::kw_only(), py::arg("threads") = 1, py::arg("lazy") = true, py::arg("simd") = "auto",
-             py::arg("report") = py::none(), kGreedySelectDoc);
+             py::kw_only(), py::arg("given") = py::none(), py::arg("threads") = 1, py::arg("lazy") = true,
+             py::arg("simd") = "auto", py::arg("report") = py::none(), kGreedySelectDoc);
   module.def(
       "simd_level", [] { return simd_name(best_simd()); },
       "Return the instruction set that the loops use on this machine: \"avx2+fma\" or \"baseline\".");

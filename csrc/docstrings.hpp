@@ -103,6 +103,8 @@ group : (M,) int64 in [-1, G)
     Group of each candidate; -1: not eligible.
 quota : (G,) int64
     Picks per group, at most its members.
+given : (n,) int64 or None
+    Distinct columns: the first picks of their groups, in their order, at most the groups' quotas.
 threads : int, >= 1
     The result has the same bits for every number.
 lazy : bool

@@ -67,11 +67,28 @@ class LazyGreedy {
  public:
   LazyGreedy(Candidates<T>& candidates, bool lazy) : candidates_(candidates), lazy_(lazy) {}
 
-  // Returns how often the group's rank was exhausted and its span emptied.
-  std::int64_t run(std::size_t quota, std::int64_t* indices, double* gains, std::atomic<std::size_t>& done) {
+  // Picks the given members, then others up to the quota. Returns how often the group's rank was exhausted and its span
+  // emptied.
+  std::int64_t run(const std::vector<std::size_t>& given, std::size_t quota, std::int64_t* indices, double* gains,
+                   std::atomic<std::size_t>& done) {
     std::int64_t restarts = 0;
+    std::size_t pick = 0;
+    const auto make_pick = [&](const Entry& entry) {
+      candidates_.pick(entry.member);
+      indices[pick] = static_cast<std::int64_t>(candidates_.column(entry.member));
+      gains[pick] = entry.gain;
+      ++pick;
+      done.fetch_add(1, std::memory_order_relaxed);
+    };
+    for (const std::size_t member : given) {
+      if (candidates_.exhausted()) {
+        candidates_.empty_span();
+        ++restarts;
+      }
+      make_pick({candidates_.gain(member), member});
+    }
     fill_heap(&Candidates<T>::gain_alone);
-    for (std::size_t pick = 0; pick < quota;) {
+    while (pick < quota) {
       if (!lazy_) fill_heap(&Candidates<T>::gain);
       const Entry best = pop_best();
       if (candidates_.in_span(best.member) && candidates_.exhausted()) {
@@ -80,11 +97,7 @@ class LazyGreedy {
         ++restarts;
         continue;
       }
-      candidates_.pick(best.member);
-      indices[pick] = static_cast<std::int64_t>(candidates_.column(best.member));
-      gains[pick] = best.gain;
-      ++pick;
-      done.fetch_add(1, std::memory_order_relaxed);
+      make_pick(best);
     }
     return restarts;
   }
@@ -124,6 +137,7 @@ class LazyGreedy {
 
 struct Group {
   std::vector<std::size_t> members;
+  std::vector<std::size_t> given;  // places among the members
   std::size_t quota;
   std::size_t offset;  // of its picks among those of all groups
 
@@ -133,15 +147,21 @@ struct Group {
   }
 };
 
-std::vector<Group> groups_of(const std::int64_t* group, std::size_t columns, const std::vector<std::size_t>& quota) {
+std::vector<Group> groups_of(const std::int64_t* group, std::size_t columns, const std::vector<std::size_t>& quota,
+                             const std::vector<std::int64_t>& given) {
   std::vector<Group> groups;
   std::size_t offset = 0;
   for (const std::size_t picks : quota) {
-    groups.push_back({{}, picks, offset});
+    groups.push_back({{}, {}, picks, offset});
     offset += picks;
   }
   for (std::size_t j = 0; j < columns; ++j) {
     if (group[j] >= 0) groups[static_cast<std::size_t>(group[j])].members.push_back(j);
+  }
+  for (const std::int64_t j : given) {
+    Group& of = groups[static_cast<std::size_t>(group[j])];
+    const auto place = std::lower_bound(of.members.begin(), of.members.end(), static_cast<std::size_t>(j));
+    of.given.push_back(static_cast<std::size_t>(place - of.members.begin()));
   }
   return groups;
 }
@@ -169,10 +189,10 @@ void append_likely(const Group& group, const double* score, std::size_t dim, std
 
 template <class T>
 GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const std::int64_t* group,
-                           const std::vector<std::size_t>& quota, const GreedyOptions& options,
-                           const std::function<void(std::size_t)>& poll) {
-  std::vector<Group> groups = groups_of(group, W.columns, quota);
-  std::vector<std::size_t> likely;
+                           const std::vector<std::size_t>& quota, const std::vector<std::int64_t>& given,
+                           const GreedyOptions& options, const std::function<void(std::size_t)>& poll) {
+  std::vector<Group> groups = groups_of(group, W.columns, quota, given);
+  std::vector<std::size_t> likely(given.begin(), given.end());
   std::size_t picks = 0;
   double work = 0;
   for (const Group& each : groups) {
@@ -181,6 +201,7 @@ GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const st
     work += each.work(W.rows);
   }
   std::sort(likely.begin(), likely.end());
+  likely.erase(std::unique(likely.begin(), likely.end()), likely.end());
   // The longest first, so that no thread starts one when the others are done.
   std::stable_sort(groups.begin(), groups.end(),
                    [&](const Group& a, const Group& b) { return a.work(W.rows) > b.work(W.rows); });
@@ -201,16 +222,17 @@ GreedyResult greedy_select(const MatrixView<T>& W, const double* score, const st
     const Group& each = groups[g];
     Candidates<T> candidates(columns, W.rows, each.members, score, options.simd, runner);
     LazyGreedy<T> loop(candidates, options.lazy);
-    restarts += loop.run(each.quota, result.indices.data() + each.offset, result.gains.data() + each.offset, done);
+    restarts +=
+        loop.run(each.given, each.quota, result.indices.data() + each.offset, result.gains.data() + each.offset, done);
   });
   result.restarts = restarts;
   return result;
 }
 
-#define NC_FAST_INSTANTIATE(T)                                                                  \
-  template GreedyResult greedy_select(const MatrixView<T>&, const double*, const std::int64_t*, \
-                                      const std::vector<std::size_t>&, const GreedyOptions&,    \
-                                      const std::function<void(std::size_t)>&);
+#define NC_FAST_INSTANTIATE(T)                                                                           \
+  template GreedyResult greedy_select(const MatrixView<T>&, const double*, const std::int64_t*,          \
+                                      const std::vector<std::size_t>&, const std::vector<std::int64_t>&, \
+                                      const GreedyOptions&, const std::function<void(std::size_t)>&);
 NC_FAST_INSTANTIATE(float)
 NC_FAST_INSTANTIATE(double)
 #undef NC_FAST_INSTANTIATE

@@ -93,6 +93,7 @@ struct Pools {
   std::vector<double> score;
   std::vector<std::int64_t> group;
   std::vector<std::size_t> quota;
+  std::vector<std::int64_t> given;
 
   Pools(std::size_t columns, std::size_t count, double share) : score(columns), group(columns), quota(count, 0) {
     for (std::size_t j = 0; j < columns; ++j) {
@@ -109,7 +110,8 @@ void no_poll(std::size_t) {}
 template <class T>
 GreedyResult greedy(const Matrix<T>& W, const Pools& groups, const GreedyOptions& options,
                     const std::function<void(std::size_t)>& poll = no_poll) {
-  return nc_fast::greedy_select(W.view(), groups.score.data(), groups.group.data(), groups.quota, options, poll);
+  return nc_fast::greedy_select(W.view(), groups.score.data(), groups.group.data(), groups.quota, groups.given, options,
+                                poll);
 }
 
 bool same(const GreedyResult& a, const GreedyResult& b) {
@@ -120,11 +122,15 @@ template <class T>
 void selections_agree(std::size_t rows, std::size_t columns, std::size_t pool_count, double share) {
   const Pools groups(columns, pool_count, share);
   const GreedyResult expected = greedy(Matrix<T>(rows, columns, Layout::kRows, 1), groups, {});
+  Pools begun = groups;
+  begun.given.assign(expected.indices.begin(),
+                     expected.indices.begin() + static_cast<std::ptrdiff_t>(expected.indices.size() / 2));
   for (const Layout layout : kLayouts) {
     const Matrix<T> W(rows, columns, layout, 1);
     for (const GreedyOptions& options : {GreedyOptions{1, true}, GreedyOptions{3, true}, GreedyOptions{2, false},
                                          GreedyOptions{2, true, Simd::kBaseline}}) {
       require(same(greedy(W, groups, options), expected), "layout, threads, laziness or SIMD level changed the picks");
+      require(same(greedy(W, begun, options), expected), "half of the picks given changed the others");
     }
   }
 }

@@ -33,6 +33,7 @@ def greedy_select(
     group: NDArray[np.int64],
     quota: NDArray[np.int64],
     *,
+    given: NDArray[np.int64] | None = None,
     threads: int = 1,
     lazy: bool = True,
     simd: str = "auto",

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast.criteria import Criterion, checked_criterion, checked_scores
+from nc_fast.criteria import Criterion, checked_criterion, checked_given, checked_scores
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array
 from nc_fast.inputs.sources import Source
@@ -233,6 +233,7 @@ def select(
     *,
     groups: Array | None = None,
     by_class: bool = True,
+    given: Array | None = None,
     backend: str = "auto",
     progress: Progress = False,
 ) -> Selection:
@@ -253,6 +254,11 @@ def select(
         With plain numbers and ``by_class=True``, the group of each candidate.
     by_class : bool, default True
         Share k over the groups; otherwise one pick order over the whole pool.
+    given : (n,) integers, n + k <= M, optional
+        Distinct candidates that are there already, in the order they were picked. They are not picked again and not returned.
+        The k picks are the rest of a call for n + k that began with them: they point away from the given of their group, and a
+        group gets its share of n + k less what it has. A group that has more than its share gets none, and the others share
+        what is left. Dead ones among the given span nothing.
     backend, progress
         As in :func:`campaign`.
 
@@ -281,11 +287,14 @@ def select(
     >>> W = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])  # the second neuron is parallel to the first
     >>> nc_fast.select(W, [0.9, 0.8, 0.1], k=2, by_class=False).indices.tolist()
     [0, 2]
+    >>> nc_fast.select(W, [0.9, 0.8, 0.1], k=1, by_class=False, given=[0]).indices.tolist()  # one more, later
+    [2]
     """
     checks.progress(progress)
     by_class = checks.flag("by_class", by_class)
     W, chosen = weights("W", W, backend)
     k = checks.count("k", k, W.shape[1])
     checked = checked_scores(scores, groups, W.shape[1], by_class=by_class)
+    there = checked_given(given, W.shape[1], k)
     with reporting(progress, "selection") as report:
-        return selection.select(chosen, W, checked, k, by_class, report)
+        return selection.select(chosen, W, checked, k, by_class, report, given=there)

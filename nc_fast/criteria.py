@@ -142,6 +142,23 @@ def checked_scores(value: object, groups: object, n_candidates: int, *, by_class
     return value
 
 
+def checked_given(value: object, n_candidates: int, k: int) -> np.ndarray:
+    """Check what select() is given as there already; return (n,) int64."""
+    given = as_numpy(checks.as_array("given", [] if value is None else value))
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"given: expected (n,) integers, got {given.dtype}")
+    if given.ndim != 1:
+        raise ValueError(f"given: expected (n,) integers, got shape {given.shape}")
+    numbers, times = np.unique(given, return_counts=True)
+    wrong = np.flatnonzero((times > 1) | (numbers < 0) | (numbers >= n_candidates))
+    if len(wrong):
+        got = f"{numbers[wrong[0]]}{' twice' if times[wrong[0]] > 1 else ''}"
+        raise ValueError(f"given: expected distinct integers from 0 to M - 1 = {n_candidates - 1}, got {got}")
+    if len(given) + k > n_candidates:
+        raise ValueError(f"given: expected at most M - k = {n_candidates} - {k} candidates, got {len(given)}")
+    return given.astype(np.int64)
+
+
 def _checked_result(result: object, moments: ClassMoments) -> tuple[Array, Array]:
     """Check what a user's criterion returned; return score (M,) float64 and group (M,) int64."""
     if not (isinstance(result, tuple) and len(result) == 2):

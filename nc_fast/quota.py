@@ -62,3 +62,18 @@ def share_quota(sizes: npt.ArrayLike, k: int) -> npt.NDArray[np.int64]:
             break
         quota[group] = counts[group]
     return quota
+
+
+def share_quota_beside(sizes: npt.NDArray[np.int64], given: npt.NDArray[np.int64], k: int) -> npt.NDArray[np.int64]:
+    """Share ``k`` picks, those ``given`` to each group among them: a group with more than its share keeps it, the others share the rest.
+
+    >>> share_quota_beside(np.array([10, 10, 10]), np.array([5, 0, 1]), 9).tolist()
+    [5, 2, 2]
+    """
+    sharing = np.ones(len(sizes), bool)
+    while True:
+        quota = given.copy()
+        quota[sharing] = share_quota(sizes[sharing], k - int(given[~sharing].sum()))
+        if (quota >= given).all():
+            return quota
+        sharing &= quota >= given

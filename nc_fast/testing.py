@@ -75,15 +75,17 @@ def assert_moments_match(found: ClassMoments, W: Any, X: Any, codes: np.ndarray,
     assert (m2_error <= slack + TOLERANCE[dtype.name] * exact.m2).all(), f"m2 off by {m2_error.max():.3g}"
 
 
-def assert_picks_follow_rules(picks: Picks, W: Any, score: Any, group: Any, quota: Any) -> None:
-    """Raise unless every pick, replayed in the reference, is the rule's choice at its step, ties included."""
+def assert_picks_follow_rules(picks: Picks, W: Any, score: Any, group: Any, quota: Any, given: Any = None) -> None:
+    """Raise unless every pick, replayed in the reference, is given or the rule's choice at its step, ties included."""
     W, score, group, quota = (as_numpy(array) for array in (W, score, group, quota))
+    first_picks = np.zeros(0, np.int64) if given is None else as_numpy(given)
     indices, gains = as_numpy(picks.indices), as_numpy(picks.gains)
     assert len(indices) == len(gains) == quota.sum(), f"expected {quota.sum()} picks, got {len(indices)}"
     assert len(np.unique(indices)) == len(indices), "a candidate is picked twice"
     restarts, done = 0, 0
     for g, n in enumerate(quota):
         members = np.flatnonzero(group == g)
+        prescribed = first_picks[group[first_picks] == g]
         left = np.ones(len(members), dtype=bool)
         span = Span(W[:, members])
         for step in range(done, done + n):
@@ -91,7 +93,10 @@ def assert_picks_follow_rules(picks: Picks, W: Any, score: Any, group: Any, quot
             pick = int(np.searchsorted(members, indices[step]))
             restarts += span.restart_if_exhausted(left)
             value = np.where(left, gain(score[members], span.ratios()), -np.inf)
-            _assert_rule(value, left, pick, step)
+            if step - done < len(prescribed):
+                assert indices[step] == prescribed[step - done], f"pick {step}: expected {prescribed[step - done]}, which is given"
+            else:
+                _assert_rule(value, left, pick, step)
             if np.isfinite(value[pick]):
                 np.testing.assert_allclose(gains[step], value[pick], rtol=GAIN_TOLERANCE, atol=1e-12, err_msg=f"gain of pick {step}")
             left[pick] = False

@@ -85,6 +85,7 @@ WRONG = {
             "k": COUNT,
             "groups": [None, np.ones(9), np.zeros(3, int), "abc"],
             "by_class": ["no", 1, None],
+            "given": ["abc", 3, [1.0], [True], [[0]], [0, 0], [9], [-1], np.arange(8), np.ma.masked_array([0, 1], [0, 1]), {1}],
             "backend": BACKEND,
             "progress": PROGRESS,
         },

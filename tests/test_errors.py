@@ -132,6 +132,11 @@ SELECT_CASES = [
     ("groups length", {"groups": [0, 1]}, ValueError, r"groups: expected shape \(N,\) = \(9,\), got \(2,\)"),
     ("scores length", {"scores": np.ones(8)}, ValueError, r"scores: expected shape \(M,\) = \(9,\), got \(8,\)"),
     ("scores kind", {"scores": np.full(M, "a")}, TypeError, "scores: expected Scores or"),
+    ("given kind", {"given": [1.0]}, TypeError, r"^given: expected \(n,\) integers, got float64$"),
+    ("given shape", {"given": [[1, 2]]}, ValueError, r"^given: expected \(n,\) integers, got shape \(1, 2\)$"),
+    ("given twice", {"given": [1, 2, 1]}, ValueError, "^given: expected distinct integers from 0 to M - 1 = 8, got 1 twice$"),
+    ("given outside", {"given": [9, 1]}, ValueError, "^given: expected distinct integers from 0 to M - 1 = 8, got 9$"),
+    ("given many", {"given": np.arange(8)}, ValueError, "^given: expected at most M - k = 9 - 2 candidates, got 8$"),
     ("scores nan", {"scores": with_value(np.ones(M), 3, np.nan)}, ValueError, r"scores: expected finite numbers, got nan at \(3,\)"),
 ]
 

@@ -117,6 +117,9 @@ def test_picks_are_the_references_on_any_case(**case_of: object) -> None:
     assert_picks_match(expected, reference(*case))
     assert_same_bits(run(case, lazy=False), expected)
     assert_same_bits(run(case, simd="baseline", threads=3), expected)
+    begun = expected.indices[: len(expected.indices) // 2]
+    assert_same_bits(run(case, given=begun), expected)
+    assert_same_bits(run(case, given=begun, lazy=False), expected)
 
 
 BIG = [
@@ -267,6 +270,11 @@ def test_an_error_in_report_stops_the_loop() -> None:
         ({"quota": np.array([[1]])}, ValueError, r"quota: expected shape \(G,\), got \(1, 1\)"),
         ({"quota": np.array([5])}, ValueError, "quota: expected values from 0 to the group's members = 4, got 5"),
         ({"quota": np.array([-1])}, ValueError, "quota: expected values from 0 .*, got -1 at index 0"),
+        ({"given": np.array([1.0])}, TypeError, "given: expected a NumPy array of int64, got dtype <f8"),
+        ({"given": np.array([4])}, ValueError, "given: expected distinct columns that have a group, got 4 at index 0"),
+        ({"given": np.array([-1])}, ValueError, "given: expected distinct columns that have a group, got -1 at index 0"),
+        ({"given": np.array([1, 1])}, ValueError, "given: expected distinct columns that have a group, got 1 at index 1"),
+        ({"given": np.array([0, 1, 2])}, ValueError, "given: expected at most as many columns of a group as its quota, got 2"),
         ({"threads": 0}, ValueError, "threads: expected an integer >= 1, got 0"),
         ({"simd": "mmx"}, ValueError, "simd: expected 'auto', 'baseline'.*, got 'mmx'"),
     ],

@@ -17,6 +17,7 @@ def select(
     group: np.ndarray,
     quota: np.ndarray,
     *,
+    given: np.ndarray | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Picks:
     """Pick ``quota[g]`` candidates from every group g, greedily, in the null space of what the group has picked.
@@ -27,6 +28,7 @@ def select(
     score : (M,) float64.
     group : (M,) int64, the group each candidate competes in; -1: not eligible.
     quota : (G,) int64, picks per group, at most its members.
+    given : (n,) int64, distinct candidates of groups: the first picks of each group, in their order, at most its quota.
     report : called with (picks done, picks in all) now and then, and at the end.
     """
-    return Picks(*greedy_select(W, score, group, quota, threads=thread_count(), report=report))
+    return Picks(*greedy_select(W, score, group, quota, given=given, threads=thread_count(), report=report))

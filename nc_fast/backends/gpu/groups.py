@@ -26,6 +26,7 @@ class Candidates:
     length: torch.Tensor  # (n + 1, S) float64, of the column so scaled; 1 where it is all zeros
     alone: torch.Tensor  # (n + 1, S) float64, the ratio outside an empty span: 0 where the column is all zeros, else 1
     left: torch.Tensor  # (n + 1, S) bool, whether there is a candidate, not picked yet; updated in place
+    turn: torch.Tensor | None  # (n + 1, S) float64, of the given: higher is earlier; 0 of all others; None where none are given
 
     @property
     def nowhere(self) -> int:
@@ -51,10 +52,17 @@ class Groups:
     size: np.ndarray  # (G,) int64, candidates
     row: np.ndarray  # (G,) int64, where its picks and its basis begin: quotas of the groups before
     owed: np.ndarray  # (G,) int64, picks still to be made
+    given: np.ndarray  # (G,) int64, how many of its picks, the first ones, are given
     made: np.ndarray  # (G,) int64, picks made
     rank: np.ndarray  # (G,) int64, vectors in its basis
     new: np.ndarray  # (G,) int64, how many of them the last round added
     explicit: np.ndarray  # (G,) bool, whether its ratios are to be explicit: bounds kept it from picking, or its basis is complete
+
+    @property
+    def prescribed(self) -> np.ndarray:
+        """Given candidates not picked yet, (G,) int64."""
+        prescribed: np.ndarray = np.maximum(self.given - self.made, 0)
+        return prescribed
 
     @property
     def left(self) -> np.ndarray:
@@ -80,7 +88,9 @@ class Groups:
         self.explicit[number] |= self.rank[number] >= D
 
 
-def lay_out(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np.ndarray) -> tuple[Candidates, Groups]:
+def lay_out(
+    W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np.ndarray, given: torch.Tensor | None = None
+) -> tuple[Candidates, Groups]:
     """Sort the candidates by group into tiles; leave out those of none."""
     ends = torch.bincount(group + 1, minlength=len(quota) + 1).cumsum(0).cpu().numpy()
     size = np.diff(ends)
@@ -95,9 +105,16 @@ def lay_out(W: torch.Tensor, score: torch.Tensor, group: torch.Tensor, quota: np
     scale = 1 / torch.linalg.vector_norm(W, torch.inf, dim=0).double().clamp(min=torch.finfo(torch.float64).tiny)
     length = _lengths(W, scale)[index]
     alone = (there & (length > 0)).double()
-    candidates = Candidates(W, index, table[0], score[index], scale[index], torch.where(length > 0, length, 1.0), alone, there)
-    made, rank, new = np.zeros((3, len(quota)), np.int64)
-    return candidates, Groups(of_tile, size, quota.cumsum() - quota, quota.copy(), made, rank, new, explicit=rank > 0)
+    first_picks, made, rank, new = np.zeros((4, len(quota)), np.int64)
+    turn = None
+    if given is not None and len(given):
+        turn = torch.zeros_like(scale)
+        turn[given] = torch.arange(len(given), 0, -1, dtype=turn.dtype, device=W.device)
+        turn = turn[index]
+        first_picks = torch.bincount(group[given], minlength=len(quota)).cpu().numpy()
+    candidates = Candidates(W, index, table[0], score[index], scale[index], torch.where(length > 0, length, 1.0), alone, there, turn)
+    row = quota.cumsum() - quota
+    return candidates, Groups(of_tile, size, row, quota.copy(), first_picks, made, rank, new, explicit=rank > 0)
 
 
 def send(array: np.ndarray, device: torch.device) -> torch.Tensor:

@@ -26,6 +26,7 @@ def select(
     group: torch.Tensor,
     quota: torch.Tensor,
     *,
+    given: torch.Tensor | None = None,
     report: Report | None = None,
 ) -> Picks:
     """Pick ``quota[g]`` candidates from every group g, greedily, in the null space of what the group has picked.
@@ -39,6 +40,8 @@ def select(
         The group each candidate competes in; -1: not eligible.
     quota : (G,) int64
         Picks per group, at most its members.
+    given : (n,) int64, optional
+        Distinct candidates of groups: the first picks of each group, in their order, at most its quota.
     report : callable, optional
         Called with (picks done, picks in all) after every round.
 
@@ -58,7 +61,7 @@ def select(
     """
     with on_device(W), torch.no_grad():
         owed = quota.cpu().numpy()
-        candidates, groups = lay_out(W, score, group, owed)
+        candidates, groups = lay_out(W, score, group, owed, given)
         total, restarts = int(owed.sum()), 0
         ratios = Ratios(candidates.alone.clone(), candidates.alone.clone(), torch.ones_like(candidates.left))
         state, indices, gains = _State(candidates, ratios, Bases(total, W), groups), np.zeros(total, np.int64), np.zeros(total)
@@ -118,7 +121,7 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
     position, valid = ranking.window(groups, number, B)
     index = candidates.index.view(-1)[position]
     T = min(int(groups.owed[number].max()), B)
-    chosen, need = send(np.stack([number, np.minimum(groups.owed[number], T)]), device)
+    chosen, need, given = send(np.stack([number, np.minimum(groups.owed[number], T), groups.prescribed[number]]), device)
     residual = candidates.scaled(index, candidates.scale.view(-1)[position]) / candidates.length.view(-1)[position][:, None]
     if groups.rank[number].any():
         Q = state.bases.take(groups.row[number], groups.rank[number]) * ~exhausted[chosen, None, None]
@@ -137,6 +140,7 @@ def _pick(state: _State, ranking: Ranking, exhausted: torch.Tensor, number: np.n
         ranking.bound_index[chosen],
         ranking.stale[chosen],
         need.int(),
+        given.int(),
         residual.new_empty((P, T, B)),
         residual.new_empty((P, T)),
         place,

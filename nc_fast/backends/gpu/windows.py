@@ -38,13 +38,19 @@ class Ranking:
 
 
 def rank_candidates(candidates: Candidates, ratios: Ratios, groups: Groups, left: torch.Tensor) -> Ranking:
-    """Sort what is ``left``, (n + 1, S) bool, of the groups by gain; all that tie with a group's best come first, by index."""
+    """Sort what is ``left``, (n + 1, S) bool, of the groups by gain; all that tie with a group's best come first, by index.
+
+    While a group has given candidates left, they come first, by turn, and nothing else has an order.
+    """
     group, n_groups, device = candidates.group[:, None], len(groups.owed), left.device
     score, ratio = candidates.score, ratios.squared.sqrt()
     gain = torch.where(left, torch.where(score >= 0, score * ratio, score / ratio), -torch.inf)  # -inf for negative / 0
     best = candidates.most(gain, n_groups)[group]
     # However many tie with the best, the lowest index among them is in the window.
     key = torch.where(gain >= best - TIE_TOLERANCE * best.abs(), torch.inf, gain)
+    if candidates.turn is not None:
+        turn = torch.where(left, candidates.turn, 0.0)
+        key = torch.where(candidates.most(turn, n_groups)[group] > 0, turn, key)
     order = torch.argsort(key.view(-1), descending=True, stable=True)
     order = order[torch.argsort(torch.where(left, group, n_groups).view(-1)[order], stable=True)]
     in_play = np.where(groups.owed > 0, groups.left, 0)

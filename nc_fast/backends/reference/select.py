@@ -17,6 +17,7 @@ def select(
     group: np.ndarray,
     quota: np.ndarray,
     *,
+    given: np.ndarray | None = None,
     report: Callable[[int, int], None] | None = None,
 ) -> Picks:
     """Pick ``quota[g]`` candidates from every group g, greedily, in the null space of what the group has picked.
@@ -27,17 +28,20 @@ def select(
     score : (M,) float64.
     group : (M,) int64, the group each candidate competes in; -1: not eligible.
     quota : (G,) int64, picks per group, at most its members.
+    given : (n,) int64, distinct candidates of groups: the first picks of each group, in their order, at most its quota.
     report : called with (picks done, picks in all) after every group.
     """
+    first_picks = np.zeros(0, np.int64) if given is None else given
     indices, gains, restarts = [], [], 0
     for g, picks in enumerate(quota):
         members = np.flatnonzero(group == g)
+        prescribed = np.searchsorted(members, first_picks[group[first_picks] == g])
         span = Span(W[:, members])
         left = np.ones(len(members), dtype=bool)
-        for _ in range(picks):
+        for n in range(picks):
             restarts += span.restart_if_exhausted(left)
             value = np.where(left, gain(score[members], span.ratios()), -np.inf)
-            pick = lowest_tied(value, left)
+            pick = prescribed[n] if n < len(prescribed) else lowest_tied(value, left)
             indices.append(members[pick])
             gains.append(value[pick])
             left[pick] = False

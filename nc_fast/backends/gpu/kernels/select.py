@@ -28,6 +28,7 @@ def window_greedy(
     BoundIndex,  # (P,) int64, lowest candidate outside whose gain ties with the bound
     Stale,  # (P,) float64, the best of those gains outside that are bounds only; NaN where every gain of the group is known
     Need,  # (P,) int32, picks owed
+    Given,  # (P,) int32, how many places, from the first on, are to be picked before anything else, in order
     Factor,  # (P, T, B) float64 scratch, rows of the Cholesky factor
     Growth,  # (P, T) float64 scratch, by how much rounding has grown in each row, signed
     Place,  # (P, T) int32 out, place of each pick in the window
@@ -48,7 +49,8 @@ def window_greedy(
     Ratios never grow, so a gain computed before bounds every later one. Where every gain is known, the first pick is always
     legal: the window starts with all that tie with the best, by index. Later ones use squared ratios that are updated by
     subtraction. One that has shrunk below ``trust`` of its fresh value carries too much of that value's rounding error. Until
-    the next fresh computation it only counts as "at most ``trust`` times the fresh value".
+    the next fresh computation it only counts as "at most ``trust`` times the fresh value". Given candidates are beyond dispute,
+    but they too are picked only where their ratios are known and the rank is not exhausted.
 
     Picks that depend on each other ever more, each a little, lose digits too, though no ratio shrinks much at once. How many is
     estimated as LINPACK estimates a condition number: by solving with the factor, the right-hand side's signs chosen for growth.
@@ -69,6 +71,7 @@ def window_greedy(
     stale = tl.load(Stale + group)
     certain = stale != stale
     need = tl.load(Need + group)
+    given = tl.load(Given + group)
     gram = Gram + group * B * B
     factor = Factor + group * T * B
     growth = Growth + group * T
@@ -87,8 +90,12 @@ def window_greedy(
         floor = best - relative * tl.abs(best)
         chosen = tl.min(tl.where(usable & (value >= floor), index, NO_INDEX), 0)
         in_the_way = alive & (known == 0) & (highest >= floor) & ((highest > best) | (index < chosen))
+        prescribed = picks < given
+        if prescribed:
+            chosen = tl.min(tl.where(usable & (place == picks), index, NO_INDEX), 0)
         from_outside = (bound >= floor) & ((bound > best) | (bound_index < chosen))
-        undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0) & (grown <= largest_growth)
+        undisputed = (tl.max(in_the_way.to(tl.int32), 0) == 0) & (from_outside == 0)
+        undisputed = (undisputed | prescribed) & (grown <= largest_growth)
         # Nothing usable left outside the span: the rank may be exhausted. The launcher decides that, with explicit residuals.
         ranked = tl.max((usable & (squared > noise)).to(tl.int32), 0) != 0
         legal = (chosen != NO_INDEX) & (((picks == 0) & certain) | undisputed) & (((rank == 0) & certain) | ranked)
