@@ -7,6 +7,7 @@ the CPU backend has its own, compiled into the sums (backends/cpu/elementwise.py
 from __future__ import annotations
 
 from collections.abc import Callable
+from difflib import get_close_matches
 from math import pi, sqrt
 from typing import Any
 
@@ -85,3 +86,30 @@ def softplus(z: Block) -> Block:
 ACTIVATIONS: dict[str, Callable[[Block], Block]] = {
     function.__name__: function for function in (identity, relu, leaky_relu, elu, gelu, gelu_tanh, silu, tanh, sigmoid, softplus)
 }
+# What others call them, without separators and in lower case.
+ALIASES = {
+    **{"".join(name.split("_")): name for name in ACTIVATIONS},
+    **dict.fromkeys(("linear", "none", "passthrough"), "identity"),
+    **dict.fromkeys(("lrelu", "leaky"), "leaky_relu"),
+    **dict.fromkeys(("gelunew", "gelupytorchtanh", "gelufast", "geluaccurate", "geluapproximate"), "gelu_tanh"),
+    **dict.fromkeys(("gelupython", "geluerf"), "gelu"),
+    **dict.fromkeys(("swish", "swish1"), "silu"),
+    **dict.fromkeys(("logistic", "expit"), "sigmoid"),
+    "rectifier": "relu",
+}
+# Spelled like one in the table, and another function.
+OTHERS = {"relu6", "relu2", "crelu", "prelu", "rrelu", "srelu", "squaredrelu", "selu", "celu", "glu", "geglu", "reglu", "swiglu"}
+OTHERS |= {"quickgelu", "gelu10", "logsigmoid", "logsoftmax", "softmax", "softmin", "softsign", "softshrink", "tanhshrink"}
+
+
+def near_activation(name: str) -> str | None:
+    """Return the activation in the table that another name stands for or is a slip of; None where it is another function's.
+
+    >>> near_activation("torch.nn.LeakyReLU"), near_activation("swish"), near_activation("hardswish")
+    ('leaky_relu', 'silu', None)
+    """
+    plain = "".join(part for part in name.rpartition(".")[2].lower() if part.isalnum())
+    if plain in OTHERS or plain.startswith("hard"):
+        return None
+    near = get_close_matches(plain, ALIASES, n=1, cutoff=0.7)
+    return ALIASES[near[0]] if near else None

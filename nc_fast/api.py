@@ -12,6 +12,7 @@ import numpy as np
 from nc_fast.criteria import Criterion, checked_criterion, checked_given, checked_scores
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array
+from nc_fast.inputs.orientation import last_length, refuse_rows_as_neurons
 from nc_fast.inputs.sources import Source
 from nc_fast.runtime.progress import Progress, reporting
 from nc_fast.screening import screened
@@ -129,12 +130,11 @@ def campaign(
     def prepare(*, empty_pool: bool = False, empty_source: bool = False) -> tuple[CandidatePool, Source, SelectionRules]:
         checks.progress(progress)
         checkpoint_path(checkpoint)
-        pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, may_be_empty=empty_pool)
+        pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, X=X, may_be_empty=empty_pool)
         checks.choice("method", method, METHODS if process_group is None else METHODS[:1])
         most = np.iinfo(np.int64).max if empty_pool else pool.size
-        rules = SelectionRules(
-            checks.count("k", k, most), checks.alpha(alpha), checks.flag("by_class", by_class), checked_criterion(criterion)
-        )
+        picks = checks.count("k", k, most, rows=pool.n_features)
+        rules = SelectionRules(picks, checks.alpha(alpha), checks.flag("by_class", by_class), checked_criterion(criterion))
         source = pool.labelled(X, y, may_be_empty=empty_source)
         if criterion is None and not empty_source:
             checks.enough_classes(rules.alpha, source.classes)
@@ -210,7 +210,7 @@ def class_moments(
     def prepare(*, may_be_empty: bool = False) -> tuple[CandidatePool, Source]:
         checks.progress(progress)
         checkpoint_path(checkpoint)
-        pool = CandidatePool.checked("W", W, bias, activation, backend, precision)
+        pool = CandidatePool.checked("W", W, bias, activation, backend, precision, X=X)
         if y is None:
             if pool.centres:
                 raise ValueError("bias: expected numbers with batches, which are read once, got 'center'; it needs a reading of its own")
@@ -255,10 +255,8 @@ def select(
     by_class : bool, default True
         Share k over the groups; otherwise one pick order over the whole pool.
     given : (n,) integers, n + k <= M, optional
-        Distinct candidates that are there already, in the order they were picked. They are not picked again and not returned.
-        The k picks are the rest of a call for n + k that began with them: they point away from the given of their group, and a
-        group gets its share of n + k less what it has. A group that has more than its share gets none, and the others share
-        what is left. Dead ones among the given span nothing.
+        Distinct candidates that are there already, in the order of their picking: the k picks are the rest of a call for n + k
+        that began with them. A group gets its share of n + k less what it has, or none. Dead ones among the given span nothing.
     backend, progress
         As in :func:`campaign`.
 
@@ -292,8 +290,9 @@ def select(
     """
     checks.progress(progress)
     by_class = checks.flag("by_class", by_class)
+    refuse_rows_as_neurons("W", W, n_neurons=last_length(getattr(scores, "score", scores), 1))
     W, chosen = weights("W", W, backend)
-    k = checks.count("k", k, W.shape[1])
+    k = checks.count("k", k, W.shape[1], rows=W.shape[0])
     checked = checked_scores(scores, groups, W.shape[1], by_class=by_class)
     there = checked_given(given, W.shape[1], k)
     with reporting(progress, "selection") as report:

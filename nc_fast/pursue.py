@@ -104,9 +104,9 @@ def pursuit(
 
     def prepare(*, may_be_empty: bool = False) -> tuple[CandidatePool, Source, PursuitRules]:
         checks.progress(progress)
-        pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision)
+        pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, X=X)
         rules = PursuitRules(
-            checks.count("k", k, pool.size),
+            checks.count("k", k, pool.size, rows=pool.n_features),
             checks.whole("max_samples", max_samples, 2),
             checks.non_negative("damping", damping),
             checks.choice("block", block, ("auto",)) if isinstance(block, str) else checks.whole("block", block, 1),

@@ -18,7 +18,7 @@ from nc_fast.merging import chan_merge
 
 @dataclass(frozen=True, eq=False)
 class ClassMoments:
-    """Per-class sample moments of every candidate's activation; merge two with ``+``.
+    """Per-class sample moments of every candidate's activation; merge two with ``+``, several with ``sum``.
 
     Attributes
     ----------
@@ -60,14 +60,16 @@ class ClassMoments:
         """Number of samples N over all classes."""
         return int(self.count.sum())
 
-    def __add__(self, other: ClassMoments) -> ClassMoments:
-        """Return the moments of both sample sets together, over the union of their classes.
+    def __add__(self, other: ClassMoments | int) -> ClassMoments:
+        """Return the moments of both sample sets together, over the union of their classes; 0, where ``sum`` starts, adds nothing.
 
         Raises
         ------
         ValueError
             When the two belong to pools of different sizes, or their labels are of different kinds.
         """
+        if isinstance(other, int) and other == 0:
+            return self
         if not isinstance(other, ClassMoments):
             return NotImplemented
         if self.n_candidates != other.n_candidates:
@@ -75,6 +77,8 @@ class ClassMoments:
         classes = np.unique(join_labels((self.classes, other.classes)))
         a, b = self.over(classes), other.over(classes)
         return ClassMoments(classes, *chan_merge((a.count, a.mean, a.m2), (b.count, b.mean, b.m2)))
+
+    __radd__ = __add__  # of 0 alone: two moments meet in __add__
 
     def over(self, classes: np.ndarray) -> ClassMoments:
         """Return these moments over a superset of the classes; added classes have count 0."""
@@ -136,10 +140,7 @@ class ClassMoments:
         return array_namespace(self.mean).sqrt((deviations**2).sum(0) / (len(self.classes) - 1))
 
     def spread(self) -> Array:
-        """Standard deviation (ddof 1) over all samples, by the law of total variance, (M,).
-
-        Exactly 0 for a candidate whose activation is the same on every sample.
-        """
+        """Standard deviation (ddof 1) over all samples, by the law of total variance, (M,); exactly 0 where an activation never varies."""
         count, mean, m2 = self.count[:1], self.mean[:1], self.m2[:1]
         for c in range(1, len(self.classes)):
             row = slice(c, c + 1)
@@ -163,8 +164,7 @@ class Scores:
     classes : (C,) numpy array
         The sorted distinct labels.
     quota : (C,) or (1,) int64 numpy array, optional
-        Of a screened campaign: the picks of every class, or of the pool at once, that it was screened for. Elsewhere they
-        are shared by the live candidates of each group.
+        Of a screened campaign: the picks that it was screened for, of every class or of the pool at once.
     """
 
     score: Array
@@ -233,8 +233,7 @@ class Certificate:
     exclusion_risk : probability that a candidate left out would have been picked.
     weights_risk : probability that the error of the score's pool-wide constants changes who is picked.
     quota_risk : probability that the error of the groups' sizes changes how k is shared.
-    probability : of any of the three: that the exact method picks somebody else. The order within a group is not covered:
-        near ties may change places.
+    probability : of any of the three: that the exact method picks somebody else; near ties may change places beside that.
     rounds : how often the shortlist was looked over.
     reason : why all candidates got exact moments; empty where screening worked.
     """

@@ -17,8 +17,18 @@ PACKAGE = Path(nc_fast.__file__).parent
 # Lowest first. A module may import, at its top or inside a function, from lines above its own and from its own line's folders;
 # the longest name that fits says where a module belongs.
 LAYERS = [
-    ["_version", "_projector", "activations", "tolerances", "runtime", "inputs.arrays", "inputs.labels", "inputs.sparse"],
-    ["files.untrusted", "merging", "normals", "picks"],
+    [
+        "_version",
+        "_projector",
+        "activations",
+        "tolerances",
+        "runtime",
+        "inputs.arrays",
+        "inputs.labels",
+        "inputs.orientation",
+        "inputs.sparse",
+    ],
+    ["files.untrusted", "inputs.callables", "merging", "normals", "picks"],
     ["files.read"],
     ["files.moments"],
     ["types"],

@@ -46,6 +46,23 @@ def test_classes_of_either_side_or_both_are_merged_by_label(library, rng):
     np.testing.assert_allclose(found.m2, whole.m2, rtol=1e-13)
 
 
+def test_sum_merges_any_number_of_moments(library, rng):
+    z, y = rng.normal(size=(60, 3)), np.arange(60) % 4
+    parts = [library(moments_of(z[rows], y[rows])) for rows in np.split(rng.permutation(60), [7, 30, 31])]
+    found, one_by_one = sum(parts), parts[0] + parts[1] + parts[2] + parts[3]
+    for name in ("classes", "count", "mean", "m2"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(one_by_one, name))
+    assert sum(parts[:1]) is parts[0]
+
+
+@pytest.mark.parametrize("other", [1, 0.5, None, (), np.ones(3)])
+def test_moments_add_to_nothing_else(other, rng):
+    moments = moments_of(rng.normal(size=(6, 2)), np.arange(6) % 2)
+    for add in (lambda: moments + other, lambda: other + moments):
+        with pytest.raises(TypeError, match=r"unsupported operand|can only concatenate"):
+            add()
+
+
 def test_added_classes_are_empty_and_keep_the_dtypes(library, rng):
     moments = library(moments_of(rng.normal(size=(30, 2)), np.arange(30) % 2))
     found = moments.over(np.array([0, 1, 5]))

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from nc_fast.activations import ACTIVATIONS
-from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, as_tensor, is_tensor
+from nc_fast.activations import ACTIVATIONS, near_activation
+from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, is_tensor
+from nc_fast.inputs.callables import name_instead
 from nc_fast.inputs.labels import LABEL_KINDS
+from nc_fast.inputs.orientation import ROWS, refuse_rows_as_neurons
 from nc_fast.runtime.threads import ordered_map, thread_count
 
 # Elements looked at at once, never a copy of full size: so many that handing them to a thread, or launching a kernel, is hidden.
@@ -26,34 +28,27 @@ BLOCKS_A_THREAD = 2  # at least: fewer are read before a thread has started
 HALF_NAMES = ("float16", "bfloat16")
 
 
-def choice(name: str, value: object, options: Iterable[str]) -> str:
-    """Return ``value`` if it is one of the options; else say which exist and which is nearest."""
+def choice(name: str, value: object, options: Iterable[str], near: Callable[[str], str | None] | None = None) -> str:
+    """Return ``value`` if it is one of the options; else say which exist and which is nearest, in any case or by ``near``."""
     options = list(options)
     if isinstance(value, str) and value in options:
         return value
-    near = get_close_matches(value, options, n=1) if isinstance(value, str) else []
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+
+    def nearest(text: str) -> str | None:
+        cased = {option.lower(): option for option in options}
+        return next((cased[found] for found in get_close_matches(text.lower(), cased, n=1)), None)
+
+    meant = (near or nearest)(value) if isinstance(value, str) else None
+    hint = f"; did you mean {meant!r}?" if meant else ""
     kind = ValueError if isinstance(value, str) else TypeError
     raise kind(f"{name}: expected one of {', '.join(map(repr, options))}, got {value!r}{hint}")
 
 
 def activation(value: object) -> str | Callable[[Any], Any]:
-    """Check an activation: a name in the table or a callable."""
-    return value if callable(value) else choice("activation", value, ACTIVATIONS)
-
-
-def elementwise(function: Callable[[Any], Any], tensors: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a user's activation as one that takes and returns an (n, m) NumPy block and says so when it does not fit."""
-
-    def checked(z: np.ndarray) -> np.ndarray:
-        result = function(as_tensor(z)) if tensors else function(z)
-        if tuple(getattr(result, "shape", ())) != z.shape:
-            got = getattr(result, "shape", type(result).__name__)
-            raise ValueError(f"activation: expected a callable that keeps the shape {z.shape} of its block, got {got}")
-        z[...] = as_numpy(result)  # the kernels write on the block, never on an array of the user's
-        return z
-
-    return checked
+    """Check an activation: a name in the table or a callable, which a class is not: it would make objects of blocks."""
+    if isinstance(value, type):
+        raise TypeError(f"activation: expected a name or a function, got the class {value.__name__}{name_instead(value)}")
+    return value if callable(value) else choice("activation", value, ACTIVATIONS, near_activation)
 
 
 def weights(name: str, value: object, *, half: bool, form: str = "(D, M)") -> Array:
@@ -82,6 +77,7 @@ def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array | None, *,
         _float_kind(name, dtype, half, also=" or integer")
     _matrix(name, shape, "(N, D)")
     if W is not None and shape[1] != W.shape[0]:
+        refuse_rows_as_neurons("W", W, n_features=shape[1])
         raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(shape)}")
     _non_empty(name, shape)
 
@@ -113,7 +109,8 @@ def biases(value: object, W: Array) -> np.ndarray:
         got = repr(value) if isinstance(value, str) else bias.dtype
         raise TypeError(f"bias: expected a number, (M,) numbers or 'center', got {got}")
     if bias.shape not in ((), (W.shape[1],)):
-        raise ValueError(f"bias: expected a number or shape (M,) = ({W.shape[1]},), got {bias.shape}")
+        hint = f"; {ROWS.format(name='W')}" if bias.shape == tuple(W.shape[:1]) else ""
+        raise ValueError(f"bias: expected a number or shape (M,) = ({W.shape[1]},), got {bias.shape}{hint}")
     finite("bias", bias)
     return np.full(W.shape[1], bias, dtype=np.float64)
 
@@ -134,11 +131,12 @@ def whole(name: str, value: object, least: int) -> int:
     return number
 
 
-def count(name: str, value: object, most: int, of: str = "M") -> int:
-    """Check a whole number from 1 to ``most``, the candidates or others."""
+def count(name: str, value: object, most: int, of: str = "M", rows: int = 0) -> int:
+    """Check a whole number from 1 to ``most``, the candidates or others; ``rows`` there may be of the candidates' W."""
     number = integer(name, value)
     if not 1 <= number <= most:
-        raise ValueError(f"{name}: expected 1 <= {name} <= {of} = {most}, got {number}")
+        hint = f"; {ROWS.format(name='W')}" if most < number <= rows else ""
+        raise ValueError(f"{name}: expected 1 <= {name} <= {of} = {most}, got {number}{hint}")
     return number
 
 

@@ -12,7 +12,9 @@ import numpy as np
 from nc_fast.backends.registry import Backend, resolve
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, is_tensor, like, take_columns
+from nc_fast.inputs.callables import elementwise
 from nc_fast.inputs.means import centring, feature_sums
+from nc_fast.inputs.orientation import last_length, refuse_rows_as_neurons
 from nc_fast.inputs.sources import Batches, Block, Slices, Source, batch, block_rows, labelled
 from nc_fast.picks import PursuitPicks
 from nc_fast.runtime.progress import Report
@@ -48,9 +50,18 @@ class CandidatePool:
 
     @staticmethod
     def checked(
-        name: str, W: Array, bias: object, activation: object, backend: object, precision: object, *, may_be_empty: bool = False
+        name: str,
+        W: Array,
+        bias: object,
+        activation: object,
+        backend: object,
+        precision: object,
+        *,
+        X: object = None,
+        may_be_empty: bool = False,
     ) -> CandidatePool:
-        """Check what a user passes as candidates; ``name`` is that of the argument W."""
+        """Check what a user passes as candidates, for samples X where they are one array; ``name`` is that of the argument W."""
+        refuse_rows_as_neurons(name, W, n_features=last_length(X, 2))
         W, chosen = weights(name, W, backend, may_be_empty=may_be_empty)
         centres = isinstance(bias, str) and bias == "center"
         b = checks.biases(0.0 if centres else bias, W)
@@ -58,7 +69,7 @@ class CandidatePool:
         precision = checks.choice("precision", precision, PRECISIONS if chosen.on_gpu else ("auto",))
         named = act if isinstance(act, str) else getattr(act, "__qualname__", type(act).__name__)
         if not (isinstance(act, str) or chosen.on_gpu):
-            act = checks.elementwise(act, tensors=is_tensor(W))
+            act = elementwise(act, tensors=is_tensor(W))
         return CandidatePool(W, b, act, named, precision, chosen, centres)
 
     @property
