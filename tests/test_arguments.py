@@ -22,7 +22,7 @@ MOMENTS = nc_fast.class_moments(W, X, Y)
 PROJECTOR = nc_fast.NullSpaceProjector(4)
 PURSUIT = nc_fast.pursuit(W, X, Y, 2)
 
-MATRIX = [None, "x", 3, [[1.0, 2.0], [3.0]], np.zeros((4, 9), complex), np.zeros((4, 9), object), np.zeros(4), np.zeros((4, 0)), MASKED]
+MATRIX = [None, "x", 3, [[1.0, 2.0], [3.0]], np.zeros((4, 7), complex), np.zeros((4, 7), object), np.zeros(4), np.zeros((4, 0)), MASKED]
 WEIGHTS = [*MATRIX, np.zeros((4, 9), int), np.full((4, 9), np.inf)]
 TARGETS = ["abc", Y[:3], Y[:, None], [None] * 12, np.ma.masked_array(Y, Y > 1), X[:3], X[:, :0], NAN, X + 0j, X * 1e31]
 LABELS = ["abc", Y / 2, Y[:3], Y[:, None], [None] * 12, np.ma.masked_array(Y, Y > 1)]
