@@ -1,0 +1,267 @@
+"""Networks as torchvision, timm and transformers define them, small by configuration and with random weights: nothing is downloaded.
+
+A row names the callable, its arguments and the data. Packages are imported where a network is built, so that the list can be read
+without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import zoo_data as data
+from torch import nn
+from zoo_data import CLASSES, END, PAD, VOCABULARY, Data
+
+
+@dataclass(frozen=True)
+class ZooModel:
+    """A network and what it is tried on."""
+
+    package: str
+    name: str
+    build: Callable[[], nn.Module]
+    data: Callable[[], Data]
+
+    def __str__(self) -> str:
+        return f"{self.package}-{self.name}"
+
+
+def call(module: str, name: str, **arguments: Any) -> nn.Module:
+    network: nn.Module = getattr(import_module(module), name)(**arguments)
+    return network
+
+
+# torchvision
+
+
+def vgg11_bn() -> nn.Module:
+    """Return its features and a classifier of 64 instead of 4096 neurons."""
+    from torchvision.models import vgg
+
+    features = vgg.make_layers(vgg.cfgs["A"], batch_norm=True)
+    classifier = [nn.Linear(512, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, CLASSES)]
+    return nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *classifier)
+
+
+def convnext() -> nn.Module:
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
+    return ConvNeXt([CNBlockConfig(16, 32, 2), CNBlockConfig(32, 64, 2), CNBlockConfig(64, None, 1)], num_classes=CLASSES)
+
+
+def regnet_y() -> nn.Module:
+    from torchvision.models.regnet import BlockParams, RegNet
+
+    return RegNet(BlockParams.from_init_params(depth=6, w_0=16, w_a=16.0, w_m=2.0, group_width=8, se_ratio=0.25), CLASSES)
+
+
+def swin_v2() -> nn.Module:
+    from torchvision.models import swin_transformer as swin
+
+    blocks = {"block": swin.SwinTransformerBlockV2, "downsample_layer": swin.PatchMergingV2}
+    return swin.SwinTransformer([4, 4], 16, [2, 2], [2, 4], [4, 4], num_classes=CLASSES, **blocks)
+
+
+def segmentation(head: str) -> nn.Module:
+    """Return the network of fcn_resnet50 or deeplabv3_resnet50, its backbone with one BasicBlock a stage, a quarter as wide."""
+    from torchvision.models._utils import IntermediateLayerGetter
+    from torchvision.models.resnet import BasicBlock, ResNet
+    from torchvision.models.segmentation import deeplabv3, fcn
+
+    backbone = IntermediateLayerGetter(ResNet(BasicBlock, [1, 1, 1, 1]), {"layer3": "aux", "layer4": "out"})
+    aux = fcn.FCNHead(256, CLASSES)
+    if head == "fcn":
+        return fcn.FCN(backbone, fcn.FCNHead(512, CLASSES), aux)
+    return deeplabv3.DeepLabV3(backbone, deeplabv3.DeepLabHead(512, CLASSES, (2, 4, 6)), aux)
+
+
+def r3d() -> nn.Module:
+    from torchvision.models.video import resnet
+
+    return resnet.VideoResNet(resnet.BasicBlock, [resnet.Conv3DSimple] * 4, [1, 1, 1, 1], resnet.BasicStem, num_classes=CLASSES)
+
+
+def of_torchvision(name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    return partial(call, "torchvision.models", name, num_classes=CLASSES, **arguments)
+
+
+def of_torchvision_class(module: str, name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    return partial(call, f"torchvision.models.{module}", name, num_classes=CLASSES, **arguments)
+
+
+TORCHVISION: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
+    "resnet18": (of_torchvision("resnet18"), partial(data.images, 32)),
+    "vgg11_bn": (vgg11_bn, partial(data.images, 32)),
+    "densenet": (
+        of_torchvision_class("densenet", "DenseNet", growth_rate=8, block_config=(2, 2, 2, 2), num_init_features=16),
+        partial(data.images, 32),
+    ),
+    "mobilenet_v2": (of_torchvision("mobilenet_v2", width_mult=0.25), partial(data.images, 32)),
+    "mobilenet_v3_small": (of_torchvision("mobilenet_v3_small"), partial(data.images, 32)),
+    "efficientnet_b0": (of_torchvision("efficientnet_b0"), partial(data.images, 32)),
+    "convnext": (convnext, partial(data.images, 32)),
+    "regnet_y": (regnet_y, partial(data.images, 32)),
+    "mnasnet0_5": (of_torchvision("mnasnet0_5"), partial(data.images, 32)),
+    "shufflenet_v2_x0_5": (of_torchvision("shufflenet_v2_x0_5"), partial(data.images, 32)),
+    "squeezenet1_1": (of_torchvision("squeezenet1_1"), partial(data.images, 32)),
+    "googlenet": (of_torchvision("googlenet", init_weights=False), partial(data.images, 32)),
+    "inception_v3": (of_torchvision("inception_v3", init_weights=False, aux_logits=False), partial(data.images, 75)),
+    "vit": (
+        of_torchvision_class(
+            "vision_transformer", "VisionTransformer", image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64
+        ),
+        partial(data.images, 32),
+    ),
+    "swin": (
+        of_torchvision_class(
+            "swin_transformer", "SwinTransformer", patch_size=[4, 4], embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4]
+        ),
+        partial(data.images, 32),
+    ),
+    "swin_v2": (swin_v2, partial(data.images, 32)),
+    "maxvit": (
+        of_torchvision_class(
+            *("maxvit", "MaxVit"),
+            **{"input_size": (64, 64), "partition_size": 4, "stem_channels": 16, "block_channels": [16, 32], "block_layers": [1, 1]},
+            **{"head_dim": 8, "stochastic_depth_prob": 0.0},
+        ),
+        partial(data.images, 64),
+    ),
+    "fcn": (partial(segmentation, "fcn"), partial(data.pixels, 64)),
+    "deeplabv3": (partial(segmentation, "deeplabv3"), partial(data.pixels, 64)),
+    "lraspp_mobilenet_v3_large": (
+        partial(
+            call, "torchvision.models.segmentation", "lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=CLASSES
+        ),
+        partial(data.pixels, 64),
+    ),
+    "r3d": (r3d, partial(data.videos, 32, 4)),
+}
+
+# timm
+
+
+def gated_mlp() -> nn.Module:
+    """Return the network of gmlp_ti16_224, smaller."""
+    from timm.layers import GatedMlp
+    from timm.models.mlp_mixer import MlpMixer, SpatialGatingBlock
+
+    return MlpMixer(CLASSES, **PATCHES, num_blocks=2, mlp_ratio=6, block_layer=SpatialGatingBlock, mlp_layer=GatedMlp)
+
+
+def of_timm(name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    return partial(call, "timm", "create_model", model_name=name, num_classes=CLASSES, **arguments)
+
+
+def of_timm_class(module: str, name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    return partial(call, f"timm.models.{module}", name, num_classes=CLASSES, **arguments)
+
+
+PATCHES = {"img_size": 32, "patch_size": 8, "embed_dim": 32}
+SHALLOW = {**PATCHES, "depth": 2, "num_heads": 2}
+TIMM: Mapping[str, Callable[[], nn.Module]] = {  # all on images of 32 pixels a side
+    **{
+        name: of_timm(name)
+        for name in ("test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "test_byobnet", "test_mambaout", "resnet10t")
+    },
+    "vgg": of_timm_class("vgg", "VGG", cfg=[8, "M", 16, "M", 32, "M"], mlp_ratio=1 / 64),
+    "rexnet": of_timm("rexnet_100", width_mult=0.3),
+    "ghostnet_050": of_timm("ghostnet_050"),
+    "test_vit": of_timm("test_vit", img_size=32, patch_size=8),
+    "mixer": of_timm_class("mlp_mixer", "MlpMixer", **PATCHES, num_blocks=2),
+    "gmlp": gated_mlp,
+    "swin": of_timm_class("swin_transformer", "SwinTransformer", img_size=32, window_size=4, embed_dim=16, depths=(2, 2), num_heads=(2, 4)),
+    "levit": of_timm_class("levit", "Levit", img_size=32, embed_dim=(32, 48), depth=(1, 1), num_heads=(2, 3), key_dim=8),
+    "coat": of_timm_class("coat", "CoaT", img_size=32, patch_size=4, embed_dims=(16,) * 4, serial_depths=(1,) * 4, parallel_depth=1),
+    "eva02": of_timm("eva02_tiny_patch14_224", **SHALLOW),
+    "beit": of_timm("beit_base_patch16_224", **SHALLOW),
+    "cait": of_timm("cait_xxs24_224", **SHALLOW),
+    "xcit": of_timm("xcit_nano_12_p16_224", img_size=32, embed_dim=32, depth=2, num_heads=2),
+    "poolformer": of_timm_class("metaformer", "MetaFormer", depths=(1, 1), dims=(16, 32)),
+    "mobilevit_xxs": of_timm("mobilevit_xxs"),
+}
+
+# transformers: the kind, its configuration, and the task
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 32}
+DECODER = {**SMALL, "num_key_value_heads": 2, "eos_token_id": END}
+MIXTURE = {**DECODER, "num_experts_per_tok": 2}
+SEQ2SEQ = {
+    "d_model": 32,
+    **{f"{part}_{what}": number for part in ("encoder", "decoder") for what, number in {"layers": 1, "attention_heads": 4}.items()},
+    **{"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "eos_token_id": END, "max_position_embeddings": 32},
+}
+SOUND = {"conv_dim": (16, 32), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
+SENTENCE, WORDS, PICTURE, AUDIO = "ForSequenceClassification", "ForTokenClassification", "ForImageClassification", "ForAudioClassification"
+TASKS: Mapping[str, tuple[str, Callable[[], Data]]] = {
+    "sentences": (SENTENCE, data.sentences),
+    "words": (WORDS, data.tagged_sentences),
+    "pictures": (PICTURE, partial(data.pictures, 32)),
+    "sounds": (SENTENCE, data.sounds),
+}
+
+TRANSFORMERS: Mapping[tuple[str, str], dict[str, Any]] = {
+    ("Bert", "sentences"): SMALL,
+    ("Bert", "words"): SMALL,
+    ("DistilBert", "sentences"): {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 32},
+    ("Roberta", "sentences"): SMALL,
+    ("Electra", "words"): {**SMALL, "embedding_size": 16},
+    ("Albert", "sentences"): {**SMALL, "embedding_size": 16},
+    ("DebertaV2", "words"): {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    ("ModernBert", "sentences"): {**SMALL, "eos_token_id": END},
+    ("GPT2", "sentences"): {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "eos_token_id": END},
+    ("GPT2", "words"): {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "eos_token_id": END},
+    ("GPTNeoX", "sentences"): {**SMALL, "eos_token_id": END},
+    ("Llama", "sentences"): DECODER,
+    ("Mistral", "words"): DECODER,
+    ("Qwen2", "sentences"): DECODER,
+    ("Mixtral", "sentences"): {**MIXTURE, "num_local_experts": 4},
+    ("Qwen2Moe", "words"): {**MIXTURE, "num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32},
+    ("T5", "sentences"): {
+        "decoder_start_token_id": PAD,
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "eos_token_id": END,
+    },
+    ("T5", "words"): {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "eos_token_id": END},
+    ("Bart", "sentences"): SEQ2SEQ,
+    ("ViT", "pictures"): {**SMALL, "image_size": 32, "patch_size": 8},
+    ("Swin", "pictures"): {"image_size": 32, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+    ("ConvNext", "pictures"): {"hidden_sizes": [16, 32], "depths": [2, 2], "num_stages": 2, "image_size": 32},
+    ("Wav2Vec2", "sounds"): {
+        **SMALL,
+        **SOUND,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+        "classifier_proj_size": 16,
+    },
+    ("Hubert", "sounds"): {**SMALL, **SOUND, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 16},
+}
+
+
+def of_transformers(kind: str, task: str) -> nn.Module:
+    import transformers
+
+    settings = {"num_labels": CLASSES, "pad_token_id": PAD, **TRANSFORMERS[kind, task]}
+    if task in ("sentences", "words"):
+        settings |= {"vocab_size": VOCABULARY, **{f"{name}_token_id": END for name in ("bos", "cls", "sep")}}
+    config = getattr(transformers, f"{kind}Config")(**settings)
+    network: nn.Module = getattr(transformers, kind + TASKS[task][0])(config)
+    return network
+
+
+MODELS = [
+    *(ZooModel("torchvision", name, build, images) for name, (build, images) in TORCHVISION.items()),
+    *(ZooModel("timm", name, build, partial(data.images, 32)) for name, build in TIMM.items()),
+    *(
+        ZooModel("transformers", f"{kind}{TASKS[task][0]}", partial(of_transformers, kind, task), TASKS[task][1])
+        for kind, task in TRANSFORMERS
+    ),
+]
