@@ -10,7 +10,8 @@ from torch.nn import functional
 
 SAMPLES, CLASSES = 48, 4
 COARSE = 4  # patterns have so many cells a side: poolings and strides leave something of them
-NOISE = 0.5
+NOISE = 0.5  # in sentences the share of words of no class
+IMAGE_NOISE = 2.0  # every pixel's, beside patterns of standard deviation 1
 VOCABULARY, LENGTH = 64, 12
 PAD, END, FIRST_WORD = 0, 2, 4  # token ids; smaller ones than the first word's are special
 IGNORED = -100  # ignore_index of torch's losses
@@ -23,15 +24,21 @@ def seeded() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+def first(X: Any, n: int = 3) -> Any:
+    """Return the first samples."""
+    return {name: value[:n] for name, value in X.items()} if isinstance(X, dict) else X[:n]
+
+
 def labels() -> Tensor:
     return torch.arange(SAMPLES) % CLASSES
 
 
-def images(side: int, channels: int = 3) -> Data:
-    """Return a coarse pattern for each class, and noise: (N, channels, side, side), and (N,) labels."""
+def images(side: int) -> Data:
+    """Return a coarse pattern for each class, and noise: (N, 3, side, side), and (N,) labels."""
     generator = seeded()
-    patterns = functional.interpolate(torch.randn(CLASSES, channels, COARSE, COARSE, generator=generator), side)
-    return patterns[labels()] + NOISE * torch.randn(SAMPLES, channels, side, side, generator=generator), labels()
+    patterns = functional.interpolate(torch.randn(CLASSES, 3, COARSE, COARSE, generator=generator), side)
+    noise = IMAGE_NOISE * torch.randn(SAMPLES, 3, side, side, generator=generator)
+    return (patterns[labels()] + noise) / (1 + IMAGE_NOISE**2) ** 0.5, labels()
 
 
 def pixels(side: int) -> Data:
@@ -73,6 +80,12 @@ def tagged_sentences() -> Data:
 def pictures(side: int) -> Data:
     """Return images under the name that Hugging Face's vision models give them."""
     X, y = images(side)
+    return {"pixel_values": X}, y
+
+
+def coloured_pictures(side: int) -> Data:
+    """Return the same for labels per pixel."""
+    X, y = pixels(side)
     return {"pixel_values": X}, y
 
 

@@ -183,66 +183,92 @@ TIMM: Mapping[str, Callable[[], nn.Module]] = {  # all on images of 32 pixels a 
     "xcit": of_timm("xcit_nano_12_p16_224", img_size=32, embed_dim=32, depth=2, num_heads=2),
     "poolformer": of_timm_class("metaformer", "MetaFormer", depths=(1, 1), dims=(16, 32)),
     "mobilevit_xxs": of_timm("mobilevit_xxs"),
+    "convmixer": of_timm_class("convmixer", "ConvMixer", dim=32, depth=2, kernel_size=5, patch_size=4),
+    "repvgg": of_timm("repvgg_a0"),
+    "edgenext_xx_small": of_timm("edgenext_xx_small"),
+    "focalnet": of_timm_class("focalnet", "FocalNet", embed_dim=16, depths=(1, 1), focal_levels=(2, 2), focal_windows=(3, 3)),
+    "twins": of_timm_class(
+        *("twins", "Twins"),
+        **{"img_size": 32, "patch_size": 4, "embed_dims": (16, 32), "depths": (2, 2), "num_heads": (2, 4), "mlp_ratios": (2, 2)},
+        **{"sr_ratios": (4, 2), "wss": (4, 4)},
+    ),
+    "tnt": of_timm_class("tnt", "TNT", **PATCHES, inner_dim=8, depth=2, num_heads_inner=2, num_heads_outer=2),
+    "sequencer2d": of_timm_class(
+        *("sequencer", "Sequencer2d"),
+        **{"img_size": 32, "layers": (1, 1), "patch_sizes": (4, 2), "embed_dims": (16, 32), "hidden_sizes": (8, 16), "mlp_ratios": (2, 2)},
+    ),
 }
 
 # transformers: the kind, its configuration, and the task
 
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 32}
-DECODER = {**SMALL, "num_key_value_heads": 2, "eos_token_id": END}
+DEPTH = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SMALL = {"hidden_size": 32, **DEPTH, "max_position_embeddings": 32}
+NARROW = {**SMALL, "embedding_size": 16}
+DECODER = {**SMALL, "num_key_value_heads": 2}
 MIXTURE = {**DECODER, "num_experts_per_tok": 2}
-SEQ2SEQ = {
-    "d_model": 32,
-    **{f"{part}_{what}": number for part in ("encoder", "decoder") for what, number in {"layers": 1, "attention_heads": 4}.items()},
-    **{"encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "eos_token_id": END, "max_position_embeddings": 32},
+LATENT = {f"{part}_dim": 8 for part in ("qk_rope_head", "qk_nope_head", "v_head")} | {"q_lora_rank": 16, "kv_lora_rank": 16}
+ROUTED = {"n_routed_experts": 4, "n_group": 1, "topk_group": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1}
+GPT2 = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32}
+T5 = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "decoder_start_token_id": PAD}
+BART = {"d_model": 32, "max_position_embeddings": 32} | {
+    f"{part}_{what}": number
+    for part in ("encoder", "decoder")
+    for what, number in {"layers": 1, "attention_heads": 4, "ffn_dim": 64}.items()
 }
-SOUND = {"conv_dim": (16, 32), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2}
-SENTENCE, WORDS, PICTURE, AUDIO = "ForSequenceClassification", "ForTokenClassification", "ForImageClassification", "ForAudioClassification"
+FUNNEL = {"d_model": 32, "block_sizes": [1, 1], "n_head": 4, "d_head": 8, "d_inner": 64}
+PATCHED = {**SMALL, "image_size": 32, "patch_size": 8}
+SEGFORMER = {"hidden_sizes": [16] * 4, "depths": [1] * 4, "num_attention_heads": [1, 2, 2, 2], "decoder_hidden_size": 16}
+SOUND = {**SMALL, "conv_dim": (16, 32), "conv_kernel": (10, 3), "conv_stride": (5, 2), "num_feat_extract_layers": 2} | {
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+    "classifier_proj_size": 16,
+}
 TASKS: Mapping[str, tuple[str, Callable[[], Data]]] = {
-    "sentences": (SENTENCE, data.sentences),
-    "words": (WORDS, data.tagged_sentences),
-    "pictures": (PICTURE, partial(data.pictures, 32)),
-    "sounds": (SENTENCE, data.sounds),
+    "sentences": ("ForSequenceClassification", data.sentences),
+    "words": ("ForTokenClassification", data.tagged_sentences),
+    "pictures": ("ForImageClassification", partial(data.pictures, 32)),
+    "pixels": ("ForSemanticSegmentation", partial(data.coloured_pictures, 64)),
+    "sounds": ("ForSequenceClassification", data.sounds),
 }
-
 TRANSFORMERS: Mapping[tuple[str, str], dict[str, Any]] = {
     ("Bert", "sentences"): SMALL,
     ("Bert", "words"): SMALL,
     ("DistilBert", "sentences"): {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 32},
     ("Roberta", "sentences"): SMALL,
-    ("Electra", "words"): {**SMALL, "embedding_size": 16},
-    ("Albert", "sentences"): {**SMALL, "embedding_size": 16},
+    ("Electra", "words"): NARROW,
+    ("Albert", "sentences"): NARROW,
     ("DebertaV2", "words"): {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
-    ("ModernBert", "sentences"): {**SMALL, "eos_token_id": END},
-    ("GPT2", "sentences"): {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "eos_token_id": END},
-    ("GPT2", "words"): {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 32, "eos_token_id": END},
-    ("GPTNeoX", "sentences"): {**SMALL, "eos_token_id": END},
+    ("ModernBert", "sentences"): SMALL,
+    ("Longformer", "sentences"): {**SMALL, "attention_window": 4},
+    ("FNet", "sentences"): SMALL,
+    ("Funnel", "sentences"): FUNNEL,
+    ("XLNet", "sentences"): {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 64},
+    ("GPT2", "sentences"): GPT2,
+    ("GPT2", "words"): GPT2,
+    ("GPTNeoX", "sentences"): SMALL,
+    ("OPT", "sentences"): {**SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32},
+    ("Bloom", "words"): {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    ("Falcon", "sentences"): SMALL,
     ("Llama", "sentences"): DECODER,
     ("Mistral", "words"): DECODER,
     ("Qwen2", "sentences"): DECODER,
+    ("Gemma", "sentences"): {**DECODER, "head_dim": 8},
     ("Mixtral", "sentences"): {**MIXTURE, "num_local_experts": 4},
     ("Qwen2Moe", "words"): {**MIXTURE, "num_experts": 4, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 32},
-    ("T5", "sentences"): {
-        "decoder_start_token_id": PAD,
-        "d_model": 32,
-        "d_kv": 8,
-        "d_ff": 64,
-        "num_layers": 2,
-        "num_heads": 4,
-        "eos_token_id": END,
-    },
-    ("T5", "words"): {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4, "eos_token_id": END},
-    ("Bart", "sentences"): SEQ2SEQ,
-    ("ViT", "pictures"): {**SMALL, "image_size": 32, "patch_size": 8},
+    ("GptOss", "sentences"): {**MIXTURE, "num_local_experts": 4, "head_dim": 8},
+    ("DeepseekV3", "sentences"): {**MIXTURE, **LATENT, **ROUTED, "num_key_value_heads": 4},
+    ("T5", "sentences"): T5,
+    ("T5", "words"): T5,
+    ("Bart", "sentences"): BART,
+    ("ViT", "pictures"): PATCHED,
+    ("Beit", "pictures"): {**PATCHED, "use_relative_position_bias": True},
+    ("CLIP", "pictures"): {"vision_config": PATCHED},
     ("Swin", "pictures"): {"image_size": 32, "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
     ("ConvNext", "pictures"): {"hidden_sizes": [16, 32], "depths": [2, 2], "num_stages": 2, "image_size": 32},
-    ("Wav2Vec2", "sounds"): {
-        **SMALL,
-        **SOUND,
-        "num_conv_pos_embeddings": 16,
-        "num_conv_pos_embedding_groups": 2,
-        "classifier_proj_size": 16,
-    },
-    ("Hubert", "sounds"): {**SMALL, **SOUND, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 16},
+    ("Segformer", "pictures"): SEGFORMER,
+    ("Segformer", "pixels"): SEGFORMER,
+    ("Wav2Vec2", "sounds"): SOUND,
+    ("WavLM", "sounds"): SOUND,
 }
 
 
@@ -251,7 +277,7 @@ def of_transformers(kind: str, task: str) -> nn.Module:
 
     settings = {"num_labels": CLASSES, "pad_token_id": PAD, **TRANSFORMERS[kind, task]}
     if task in ("sentences", "words"):
-        settings |= {"vocab_size": VOCABULARY, **{f"{name}_token_id": END for name in ("bos", "cls", "sep")}}
+        settings |= {"vocab_size": VOCABULARY, **{f"{name}_token_id": END for name in ("bos", "cls", "eos", "sep")}}
     config = getattr(transformers, f"{kind}Config")(**settings)
     network: nn.Module = getattr(transformers, kind + TASKS[task][0])(config)
     return network
