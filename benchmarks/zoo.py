@@ -198,11 +198,13 @@ PAGE = """\
 # The zoo
 
 Networks of torchvision, timm and transformers, built as users build them but smaller and with random weights, are given to
-`nc_fast.init.campaign_` and then trained {steps} steps. The test of the same networks (`nox -s zoo`) holds that every weight is initialized
-or kept with a reason, that all else is as it was (modes, buffers, hooks, other parameters), and that the loss stays finite and does not grow.
+`nc_fast.init.campaign_` and then trained {steps} steps. The test of the same networks (`nox -s zoo`) holds that every weight is
+initialized or kept with a reason, that all else is as it was (modes, buffers, hooks, other parameters), and that the loss stays finite
+and does not grow.
 
-`python benchmarks/zoo.py run`: {samples} samples, gradient descent at {rate}; the loss is that of training mode, on all samples; seconds are the
-campaign's, everything compiled before. {versions}; Python {python}, {threads} threads of {cpu}.
+`python benchmarks/zoo.py run`: {samples} samples, gradient descent at {rate}; the loss is that of training mode, on all samples;
+seconds are the campaign's, everything compiled before. {versions}; Python {python}, {threads} threads of
+{cpu}.
 
 | network | initialized | kept, and why | seconds | loss before | after |
 | --- | ---: | --- | ---: | ---: | ---: |
