@@ -1,7 +1,6 @@
 """Networks as torchvision, timm and transformers define them, small by configuration and with random weights: nothing is downloaded.
 
-A row names the callable, its arguments and the data. Packages are imported where a network is built, so that the list can be read
-without them.
+Packages are imported where a network is built, so that the list, MODELS, can be read without them.
 """
 
 from __future__ import annotations
@@ -93,53 +92,43 @@ def of_torchvision_class(module: str, name: str, **arguments: Any) -> Callable[[
     return partial(call, f"torchvision.models.{module}", name, num_classes=CLASSES, **arguments)
 
 
-TORCHVISION: Mapping[str, tuple[Callable[[], nn.Module], Callable[[], Data]]] = {
-    "resnet18": (of_torchvision("resnet18"), partial(data.images, 32)),
-    "vgg11_bn": (vgg11_bn, partial(data.images, 32)),
-    "densenet": (
-        of_torchvision_class("densenet", "DenseNet", growth_rate=8, block_config=(2, 2, 2, 2), num_init_features=16),
-        partial(data.images, 32),
+TORCHVISION: Mapping[str, Callable[[], nn.Module]] = {
+    **{name: of_torchvision(name) for name in ("resnet18", "mobilenet_v3_small", "efficientnet_b0", "mnasnet0_5", "shufflenet_v2_x0_5")},
+    "vgg11_bn": vgg11_bn,
+    "densenet": of_torchvision_class("densenet", "DenseNet", growth_rate=8, block_config=(2, 2, 2, 2), num_init_features=16),
+    "mobilenet_v2": of_torchvision("mobilenet_v2", width_mult=0.25),
+    "convnext": convnext,
+    "regnet_y": regnet_y,
+    "squeezenet1_1": of_torchvision("squeezenet1_1"),
+    "googlenet": of_torchvision("googlenet", init_weights=False),
+    "inception_v3": of_torchvision("inception_v3", init_weights=False, aux_logits=False),
+    "vit": of_torchvision_class(
+        *("vision_transformer", "VisionTransformer"),
+        **{"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64},
     ),
-    "mobilenet_v2": (of_torchvision("mobilenet_v2", width_mult=0.25), partial(data.images, 32)),
-    "mobilenet_v3_small": (of_torchvision("mobilenet_v3_small"), partial(data.images, 32)),
-    "efficientnet_b0": (of_torchvision("efficientnet_b0"), partial(data.images, 32)),
-    "convnext": (convnext, partial(data.images, 32)),
-    "regnet_y": (regnet_y, partial(data.images, 32)),
-    "mnasnet0_5": (of_torchvision("mnasnet0_5"), partial(data.images, 32)),
-    "shufflenet_v2_x0_5": (of_torchvision("shufflenet_v2_x0_5"), partial(data.images, 32)),
-    "squeezenet1_1": (of_torchvision("squeezenet1_1"), partial(data.images, 32)),
-    "googlenet": (of_torchvision("googlenet", init_weights=False), partial(data.images, 32)),
-    "inception_v3": (of_torchvision("inception_v3", init_weights=False, aux_logits=False), partial(data.images, 75)),
-    "vit": (
-        of_torchvision_class(
-            "vision_transformer", "VisionTransformer", image_size=32, patch_size=8, num_layers=2, num_heads=2, hidden_dim=32, mlp_dim=64
-        ),
-        partial(data.images, 32),
+    "swin": of_torchvision_class(
+        *("swin_transformer", "SwinTransformer"),
+        **{"patch_size": [4, 4], "embed_dim": 16, "depths": [2, 2], "num_heads": [2, 4], "window_size": [4, 4]},
     ),
-    "swin": (
-        of_torchvision_class(
-            "swin_transformer", "SwinTransformer", patch_size=[4, 4], embed_dim=16, depths=[2, 2], num_heads=[2, 4], window_size=[4, 4]
-        ),
-        partial(data.images, 32),
+    "swin_v2": swin_v2,
+    "maxvit": of_torchvision_class(
+        *("maxvit", "MaxVit"),
+        **{"input_size": (64, 64), "partition_size": 4, "stem_channels": 16, "block_channels": [16, 32], "block_layers": [1, 1]},
+        **{"head_dim": 8, "stochastic_depth_prob": 0.0},
     ),
-    "swin_v2": (swin_v2, partial(data.images, 32)),
-    "maxvit": (
-        of_torchvision_class(
-            *("maxvit", "MaxVit"),
-            **{"input_size": (64, 64), "partition_size": 4, "stem_channels": 16, "block_channels": [16, 32], "block_layers": [1, 1]},
-            **{"head_dim": 8, "stochastic_depth_prob": 0.0},
-        ),
-        partial(data.images, 64),
+    "fcn": partial(segmentation, "fcn"),
+    "deeplabv3": partial(segmentation, "deeplabv3"),
+    "lraspp_mobilenet_v3_large": partial(
+        *(call, "torchvision.models.segmentation", "lraspp_mobilenet_v3_large"),
+        **{"weights": None, "weights_backbone": None, "num_classes": CLASSES},
     ),
-    "fcn": (partial(segmentation, "fcn"), partial(data.pixels, 64)),
-    "deeplabv3": (partial(segmentation, "deeplabv3"), partial(data.pixels, 64)),
-    "lraspp_mobilenet_v3_large": (
-        partial(
-            call, "torchvision.models.segmentation", "lraspp_mobilenet_v3_large", weights=None, weights_backbone=None, num_classes=CLASSES
-        ),
-        partial(data.pixels, 64),
-    ),
-    "r3d": (r3d, partial(data.videos, 32, 4)),
+    "r3d": r3d,
+}
+TORCHVISION_DATA: Mapping[str, Callable[[], Data]] = {  # the others' are images of 32 pixels a side
+    "inception_v3": partial(data.images, 75),
+    "maxvit": partial(data.images, 64),
+    **dict.fromkeys(("fcn", "deeplabv3", "lraspp_mobilenet_v3_large"), partial(data.pixels, 64)),
+    "r3d": partial(data.videos, 32, 4),
 }
 
 # timm
@@ -284,7 +273,7 @@ def of_transformers(kind: str, task: str) -> nn.Module:
 
 
 MODELS = [
-    *(ZooModel("torchvision", name, build, images) for name, (build, images) in TORCHVISION.items()),
+    *(ZooModel("torchvision", name, build, TORCHVISION_DATA.get(name, partial(data.images, 32))) for name, build in TORCHVISION.items()),
     *(ZooModel("timm", name, build, partial(data.images, 32)) for name, build in TIMM.items()),
     *(
         ZooModel("transformers", f"{kind}{TASKS[task][0]}", partial(of_transformers, kind, task), TASKS[task][1])
