@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -187,11 +186,20 @@ def row(model: ZooModel) -> dict[str, Any]:
     return {
         **about,
         "initialized": len(report.layers),
-        "kept": Counter(f"{layer.kind}: {layer.reason.partition(':')[0]}" for layer in report.kept),
+        "kept": reasons(report),
         "lost": lost(started.network, report),
         "seconds": report.seconds,
         "losses": train(started),
     }
+
+
+def reasons(report: InitReport) -> dict[str, dict[str, int]]:
+    """Return the kinds of layers kept for each reason, without what is after a colon there (names), and their numbers."""
+    found: dict[str, dict[str, int]] = {}
+    for layer in report.kept:
+        kinds = found.setdefault(layer.reason.partition(":")[0], {})
+        kinds[layer.kind] = kinds.get(layer.kind, 0) + 1
+    return found
 
 
 PAGE = """\
@@ -200,11 +208,12 @@ PAGE = """\
 Networks of torchvision, timm and transformers, built as users build them but smaller and with random weights, are given to
 `nc_fast.init.campaign_` and then trained {steps} steps. The test of the same networks (`nox -s zoo`) holds that every weight is
 initialized or kept with a reason, that all else is as it was (modes, buffers, hooks, other parameters), and that the loss stays finite
-and does not grow.
+and does not explode.
 
 `python benchmarks/zoo.py run`: {samples} samples, gradient descent at {rate}; the loss is that of training mode, on all samples;
-seconds are the campaign's, everything compiled before. {versions}; Python {python}, {threads} threads of
-{cpu}.
+seconds are the campaign's, everything compiled before.
+{versions}; Python {python};
+{threads} threads of {cpu}.
 
 | network | initialized | kept, and why | seconds | loss before | after |
 | --- | ---: | --- | ---: | ---: | ---: |
@@ -231,10 +240,10 @@ def table_line(one: Mapping[str, Any]) -> str:
     name = f"{one['package']} {one['name']}"
     if "error" in one:
         return f"| {name} | | {one['error']} | | | |"
-    reasons = [f"{count} {why}" for why, count in one["kept"].items()]
-    reasons += [f"{len(one['lost'])} not mentioned"] if one["lost"] else []
+    why = [f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}: {reason}" for reason, kinds in one["kept"].items()]
+    why += [f"{len(one['lost'])} not mentioned"] if one["lost"] else []
     before, *_, after = one["losses"]
-    return f"| {name} | {one['initialized']} | {'; '.join(reasons)} | {one['seconds']:.2f} | {before:.2f} | {after:.2f} |"
+    return f"| {name} | {one['initialized']} | {'; '.join(why)} | {one['seconds']:.2f} | {before:.2f} | {after:.2f} |"
 
 
 def main(given: list[str] | None = None) -> None:
