@@ -9,9 +9,10 @@ from types import ModuleType
 from nc_fast import candidates as candidates
 from nc_fast._projector import NullSpaceProjector
 from nc_fast._version import __version__
-from nc_fast.api import campaign, class_moments, select
+from nc_fast.api import campaign, class_moments
 from nc_fast.criteria import ib_scores
 from nc_fast.gram import Gram
+from nc_fast.greedy import select
 from nc_fast.heads import RidgeHead, ridge_head
 from nc_fast.pursue import Pursuit, pursuit
 from nc_fast.quota import share_quota

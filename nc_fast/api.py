@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from nc_fast.criteria import Criterion, checked_criterion, checked_given, checked_scores
+from nc_fast.criteria import Criterion, checked_criterion
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array
-from nc_fast.inputs.orientation import last_length, refuse_rows_as_neurons
+from nc_fast.inputs.labels import IGNORE_INDEX
+from nc_fast.inputs.left_out import LeftOut
 from nc_fast.inputs.sources import Source
 from nc_fast.runtime.progress import Progress, reporting
 from nc_fast.screening import screened
-from nc_fast.stages import selection
 from nc_fast.stages.campaign import SelectionRules, Stages
 from nc_fast.stages.campaign import campaign as compose
 from nc_fast.stages.checkpoint import checkpoint_path
-from nc_fast.stages.moments import CandidatePool, weights
+from nc_fast.stages.moments import CandidatePool
 from nc_fast.stages.moments import class_moments as moments_stage
-from nc_fast.types import Campaign, ClassMoments, Scores, Selection
+from nc_fast.types import Campaign, ClassMoments
 
 METHODS = ("exact", "screened")
 SHARDS = ("samples", "candidates")
@@ -46,6 +46,7 @@ def campaign(
     checkpoint: str | os.PathLike[str] | None = None,
     process_group: Any = None,
     shard: str = "samples",
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
 ) -> Campaign:
     """Pick the k best candidate neurons: moments -> score -> select.
 
@@ -53,12 +54,12 @@ def campaign(
     ----------
     W_candidates : (D, M) float32 or float64 (float16, bfloat16 too on a GPU); NumPy array or torch tensor
         The pool; **columns are neurons** (``torch.nn.Linear.weight`` transposed).
-    X : (N, D) floating or integer
+    X : (N, D) floating, integer or boolean
         Samples as the layer sees them. Integers (uint8 images) are converted tile by tile, not scaled. A np.memmap, or an
         array-like that only slices (h5py, Zarr), is read in slices of at most 128 MiB, each once. scipy.sparse of any format
         is converted to CSR once, and its zeros are left out of the products; on a GPU its slices are dense one at a time.
-    y : (N,) integer, boolean or string labels
-        Any values; gaps are fine.
+    y : (N,) or (N, 1) integer, boolean or string labels
+        Any values; gaps are fine. Missing labels (None, NaN) and several kinds of labels are errors.
     k : int, 1 <= k <= M
         Neurons to pick.
     bias : number, (M,) or "center", default 0
@@ -91,6 +92,8 @@ def campaign(
         What is in parts, one a rank, in rank order, parts may differ in size or be empty: X and y, with the same
         W_candidates everywhere; or W_candidates (and bias), with the same X and y, indices then counting through all parts
         and ``candidates`` being this rank's.
+    ignore_index : label, sequence of labels or None, default -100
+        Samples of these labels are left out, as if they were not there. Where the default leaves some out, a warning says so.
 
     Returns
     -------
@@ -103,13 +106,14 @@ def campaign(
     TypeError
         For arguments of the wrong kind: dtypes, masked arrays, float labels.
     ValueError
-        For wrong values: shapes, NaN or infinity, k outside [1, M], fewer than two classes with alpha < 1, unknown names,
-        a GPU asked for where none is.
+        For wrong values: shapes, NaN or infinity, missing labels, k outside [1, M], fewer than two classes with alpha < 1,
+        unknown names, a checkpoint of other samples, a GPU asked for where none is.
 
     Warns
     -----
     UserWarning
-        When k exceeds the live candidates, so that dead ones (zero weights, or the same activation on every sample) fill up.
+        When k exceeds the live candidates, so that dead ones (zero weights, or the same activation on every sample) fill up;
+        when samples are left out unasked.
 
     Notes
     -----
@@ -130,12 +134,13 @@ def campaign(
     def prepare(*, empty_pool: bool = False, empty_source: bool = False) -> tuple[CandidatePool, Source, SelectionRules]:
         checks.progress(progress)
         checkpoint_path(checkpoint)
+        left_out = LeftOut(checks.ignore_index(ignore_index))
         pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, X=X, may_be_empty=empty_pool)
         checks.choice("method", method, METHODS if process_group is None else METHODS[:1])
         most = np.iinfo(np.int64).max if empty_pool else pool.size
         picks = checks.count("k", k, most, rows=pool.n_features)
         rules = SelectionRules(picks, checks.alpha(alpha), checks.flag("by_class", by_class), checked_criterion(criterion))
-        source = pool.labelled(X, y, may_be_empty=empty_source)
+        source = pool.labelled(X, y, left_out, may_be_empty=empty_source)
         if criterion is None and not empty_source:
             checks.enough_classes(rules.alpha, source.classes)
         return pool, source, rules
@@ -162,6 +167,7 @@ def class_moments(
     progress: Progress = False,
     checkpoint: str | os.PathLike[str] | None = None,
     process_group: Any = None,
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
 ) -> ClassMoments:
     """Return per-class count, mean and m2 of every candidate's activation ``act(X @ W + bias)``.
 
@@ -170,17 +176,17 @@ def class_moments(
 
     Parameters
     ----------
-    W, bias, activation, backend, precision, progress
+    W, bias, activation, backend, precision, progress, ignore_index
         As in :func:`campaign`.
-    X : (N, D) floating or integer; or, with ``y=None``, an iterable of (X, y) batches
+    X : (N, D) floating, integer or boolean; or, with ``y=None``, an iterable of (X, y) batches
         Batches are read once, one at a time, and put together to blocks of up to 16384 samples: neither speed nor the bits
         of the result depend on their sizes. Classes may appear in any of them.
-    y : (N,) integer, boolean or string labels
+    y : (N,) or (N, 1) integer, boolean or string labels
     checkpoint : path ending in .npz or .safetensors, optional
         The moments so far are saved in this file about every 30 seconds, and at the end. Where the file exists, the call
-        goes on after the samples it has, to the bits of a call that was never interrupted: arrays are read from there on,
-        batches that are in it are read but not looked at. The samples and their order must be the same; the pool, bias,
-        activation, backend and the length of X are checked. ``ClassMoments.load`` reads it.
+        goes on after the samples it has, to the bits of a call that was never interrupted. The samples and their order must be
+        the same: the pool, bias, activation, backend, length of X, all labels that are in it and every 4096th of its rows are
+        checked, and are all that is read of X again. ``ClassMoments.load`` reads it.
     process_group : torch.distributed.ProcessGroup, optional
         X and y are this rank's part; every rank gets the moments of all (docs/scale.md). Checkpoints get the rank's number
         in their names.
@@ -210,12 +216,13 @@ def class_moments(
     def prepare(*, may_be_empty: bool = False) -> tuple[CandidatePool, Source]:
         checks.progress(progress)
         checkpoint_path(checkpoint)
+        left_out = LeftOut(checks.ignore_index(ignore_index))
         pool = CandidatePool.checked("W", W, bias, activation, backend, precision, X=X)
         if y is None:
             if pool.centres:
                 raise ValueError("bias: expected numbers with batches, which are read once, got 'center'; it needs a reading of its own")
-            return pool, pool.batches(X, may_be_empty=may_be_empty)
-        return pool, pool.labelled(X, y, may_be_empty=may_be_empty)
+            return pool, pool.batches(X, left_out, may_be_empty=may_be_empty)
+        return pool, pool.labelled(X, y, left_out, may_be_empty=may_be_empty)
 
     if process_group is None:
         (pool, source), moments = prepare(), moments_stage
@@ -224,76 +231,3 @@ def class_moments(
         pool, source, moments = import_module("nc_fast.distributed").moments_on_ranks(process_group, prepare)
     with reporting(progress, "moments") as report:
         return moments(pool, source, report, checkpoint_path(checkpoint))
-
-
-def select(
-    W: Array,
-    scores: Scores | Array,
-    k: int,
-    *,
-    groups: Array | None = None,
-    by_class: bool = True,
-    given: Array | None = None,
-    backend: str = "auto",
-    progress: Progress = False,
-) -> Selection:
-    """Pick k candidates greedily by score and by how far each points away from those already picked in its group.
-
-    ``gain = score * ratio`` for scores >= 0 and ``score / ratio`` below, ``ratio`` being the part of the candidate's weight
-    vector outside the span of its group's picks. Ties within a relative 1e-9 go to the lowest index; a group whose rank is
-    exhausted starts again with an empty span.
-
-    Parameters
-    ----------
-    W : (D, M) floating
-        Columns are candidates, in any memory layout.
-    scores : Scores, or (M,) numbers
-        From :func:`ib_scores` or any other source; higher is better.
-    k : int, 1 <= k <= M
-    groups : (M,) labels
-        With plain numbers and ``by_class=True``, the group of each candidate.
-    by_class : bool, default True
-        Share k over the groups; otherwise one pick order over the whole pool.
-    given : (n,) integers, n + k <= M, optional
-        Distinct candidates that are there already, in the order of their picking: the k picks are the rest of a call for n + k
-        that began with them. A group gets its share of n + k less what it has, or none. Dead ones among the given span nothing.
-    backend, progress
-        As in :func:`campaign`.
-
-    Returns
-    -------
-    Selection
-        ``indices`` (k,) int64, ``scores``, ``gains``, ``groups`` (k,), ``restarts``, in the library and on the device of W.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As :func:`campaign`; scores of a screened campaign with another k or by_class than its own.
-
-    Warns
-    -----
-    UserWarning
-        When k exceeds the live candidates.
-
-    Notes
-    -----
-    Source: Mao et al., CIKM 2021, section 3.3, with the defects of the authors' program mended (docs/algorithm.md).
-
-    Examples
-    --------
-    >>> import numpy as np, nc_fast
-    >>> W = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])  # the second neuron is parallel to the first
-    >>> nc_fast.select(W, [0.9, 0.8, 0.1], k=2, by_class=False).indices.tolist()
-    [0, 2]
-    >>> nc_fast.select(W, [0.9, 0.8, 0.1], k=1, by_class=False, given=[0]).indices.tolist()  # one more, later
-    [2]
-    """
-    checks.progress(progress)
-    by_class = checks.flag("by_class", by_class)
-    refuse_rows_as_neurons("W", W, n_neurons=last_length(getattr(scores, "score", scores), 1))
-    W, chosen = weights("W", W, backend)
-    k = checks.count("k", k, W.shape[1], rows=W.shape[0])
-    checked = checked_scores(scores, groups, W.shape[1], by_class=by_class)
-    there = checked_given(given, W.shape[1], k)
-    with reporting(progress, "selection") as report:
-        return selection.select(chosen, W, checked, k, by_class, report, given=there)

@@ -7,7 +7,7 @@ array), the form in which it is made; every function of this library takes any l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -16,8 +16,11 @@ import numpy as np
 
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, as_numpy, is_tensor, like
+from nc_fast.inputs.labels import IGNORE_INDEX
+from nc_fast.inputs.left_out import LeftOut
 from nc_fast.inputs.means import feature_sums
-from nc_fast.inputs.sources import Block, Slices, block_rows, dtype_of, labelled
+from nc_fast.inputs.slices import dtype_of
+from nc_fast.inputs.sources import Block, Slices, block_rows, labelled
 from nc_fast.runtime.threads import ordered_map, single_threaded_blas, thread_count
 
 __all__ = ["data_pairs", "gaussian"]
@@ -87,7 +90,15 @@ def gaussian(D: int, M: int, rng: int | np.random.Generator = 0, *, dtype: objec
 
 
 @single_threaded_blas
-def data_pairs(X: Array, y: Array, M: int, rng: int | np.random.Generator = 0, *, where: str = "midway") -> tuple[Array, Array]:
+def data_pairs(
+    X: Array,
+    y: Array,
+    M: int,
+    rng: int | np.random.Generator = 0,
+    *,
+    where: str = "midway",
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
+) -> tuple[Array, Array]:
     """Return M candidates that each point from one sample to another: ``w = (x2 - x1) / |x2 - x1|^2``, and their biases.
 
     With labels, every pair of samples of different classes is equally likely. With float targets, a pair is drawn with
@@ -95,10 +106,10 @@ def data_pairs(X: Array, y: Array, M: int, rng: int | np.random.Generator = 0, *
 
     Parameters
     ----------
-    X : (N, D) floating or integer
+    X : (N, D) floating, integer or boolean
         Samples as the layer sees them: what :func:`nc_fast.campaign` takes, torch tensors, memory maps and scipy.sparse
         included. Of those that are not in memory, the drawn samples alone are held there.
-    y : (N,) integer, boolean or string labels; or (N,) or (N, T) float targets
+    y : (N,) or (N, 1) integer, boolean or string labels; or (N,) or (N, T) float targets
     M : int, at least 1
         Candidates; may be more than there are pairs, which then repeat.
     rng : int or numpy.random.Generator, default 0
@@ -106,6 +117,8 @@ def data_pairs(X: Array, y: Array, M: int, rng: int | np.random.Generator = 0, *
     where : "midway" or "center", default "midway"
         "midway": w·x + bias is 0 midway between the two samples, as fixed features want it. "center": its mean over all of X
         is 0, as networks that are trained afterwards want it.
+    ignore_index : label, sequence of labels or None, default -100
+        As in :func:`nc_fast.campaign`: samples of these labels are left out.
 
     Returns
     -------
@@ -139,7 +152,7 @@ def data_pairs(X: Array, y: Array, M: int, rng: int | np.random.Generator = 0, *
     """
     midway = checks.choice("where", where, WHERE) == "midway"
     M, generator = checks.whole("M", M, 1), checks.generator("rng", rng)
-    source = labelled(X, y, None, half=False, targets=True)
+    source = labelled(X, y, None, LeftOut(checks.ignore_index(ignore_index)), half=False, targets=True)
     targets = source.y.ndim == 2
     codes = _row_numbers([source.y]) if targets else source.y
     if not codes.any():

@@ -98,14 +98,16 @@ def stream_gram(
     ----------
     blocks : of activations (n, k) and samples, whose y counts.
     drawn : X is activations (n, k) of samples drawn from all of them, whose leave-one-out errors will be averaged.
-    weights : (N,) of all samples, in one block; None for ones.
+    weights : (N,) of all samples; None for ones.
     rows : (n,) which of them were drawn; with weights.
     """
     total: Sums | None = None
-    exact = needs_float64(drawn.X, drawn.size)
+    exact, first = needs_float64(drawn.X, drawn.size), 0
     for Z, block in blocks:
         T = targets_of(block.y, block.classes, drawn)
-        total = add_samples(total, like(drawn.X, Z), T, weights, exact=exact)
+        own = None if weights is None else weights[first : first + block.size]
+        total = add_samples(total, like(drawn.X, Z), T, own, exact=exact)
+        first += block.size
     assert total is not None
     if weights is None and total.weight != drawn.size:
         raise ValueError(f"Z: expected the same {drawn.size} samples at the second reading, got {int(total.weight)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -11,10 +11,11 @@ import numpy as np
 
 from nc_fast.gram import TILE_ROWS, Gram, stream_gram
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import Array, as_numpy, like
+from nc_fast.inputs.arrays import Array, as_numpy, like, take_rows
 from nc_fast.inputs.draw import Drawn, draw
-from nc_fast.inputs.labels import classified
-from nc_fast.inputs.sources import Batches, Block
+from nc_fast.inputs.labels import IGNORE_INDEX, classified
+from nc_fast.inputs.left_out import LeftOut
+from nc_fast.inputs.sources import Batches, Block, chosen
 from nc_fast.inputs.targets import batches_read_twice, labels_or_targets
 from nc_fast.inputs.targets import sample_weight as checked_weights
 from nc_fast.runtime.threads import Stop, Stopped, ordered_map, single_threaded_blas, thread_count
@@ -65,6 +66,7 @@ def ridge_head(
     ridge: float | str = "loo",
     standardize: bool = True,
     sample_weight: Array | None = None,
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
 ) -> RidgeHead:
     """Fit a linear head on activations by ridge regression.
 
@@ -75,7 +77,7 @@ def ridge_head(
     ----------
     Z : (N, k) floating; or, with ``T=None``, an iterable of (Z, T) batches, or a :class:`Gram`
         Read in tiles: a memory map is never held.
-    T : (N,) integer, boolean or string labels, or (N,) or (N, C) float targets
+    T : (N,) or (N, 1) integer, boolean or string labels, or (N,) or (N, C) float targets
         Labels become one-hot targets.
     ridge : "loo" or float >= 0, default "loo"
         "loo" takes, out of 1e-8 to 1e2 in half decades, the strength with the least leave-one-out error.
@@ -84,6 +86,9 @@ def ridge_head(
         more and get no large weights, as a layer that is trained afterwards wants it.
     sample_weight : (N,) numbers >= 0, optional
         A sample of weight 2 counts like two samples.
+    ignore_index : label, sequence of labels or None, default -100
+        Samples of these labels are left out, with their weights; float targets never are. Where the default leaves some out,
+        a warning says so.
 
     Returns
     -------
@@ -93,7 +98,8 @@ def ridge_head(
     Raises
     ------
     TypeError, ValueError
-        For arguments of the wrong kind or value, before any work; a bad batch is named by its number.
+        For arguments of the wrong kind or value, before any work; a bad batch is named by its number. Missing labels, several
+        labels a sample and labels of several kinds are among them, and ``ignore_index`` that leaves none.
 
     Notes
     -----
@@ -109,7 +115,11 @@ def ridge_head(
     >>> head.weights.round(6).tolist(), head.intercept.round(6).tolist()
     ([[2.0], [0.0]], [1.0])
     """
-    strength, standardize = ridge_strength(ridge), checks.flag("standardize", standardize)
+    strength, standardize, left_out = (
+        ridge_strength(ridge),
+        checks.flag("standardize", standardize),
+        LeftOut(checks.ignore_index(ignore_index)),
+    )
     if isinstance(Z, Gram):
         if T is not None or sample_weight is not None:
             raise TypeError("T, sample_weight: expected None with a Gram, which has them, got values")
@@ -117,21 +127,26 @@ def ridge_head(
     if T is None:
         if sample_weight is not None:
             raise TypeError("sample_weight: expected None with batches, got values")
-        source = Batches(batches_read_twice("Z", "T", Z), _checked_alike(), targets=True, names=("Z", "T"))
+        source = Batches(batches_read_twice("Z", "T", Z), _checked_alike(), targets=True, names=("Z", "T"), left_out=left_out)
         drawn = draw(source.blocks(0, TILE_ROWS), LOO_ROWS, seed=0)
         assert drawn, "batches of no samples are refused where they are read"
         return solve(
             stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength, drawn.X, standardize=standardize
         )
     Z = _checked(Z)
-    whole = Block(Z, *classified(labels_or_targets("T", T, Z.shape[0], targets=True)))
-    weights = None if sample_weight is None else checked_weights(sample_weight, Z.shape[0])
+    y = labels_or_targets("T", T, Z.shape[0], targets=True)
+    kept = left_out.kept(y)
+    weights = None if sample_weight is None else checked_weights(sample_weight, Z.shape[0], kept)
+    left_out.tell("T", 0 if kept is None else len(y) - len(kept), len(y))
+    y = take_rows(y, kept)
+    whole = Block(checks.finite_rows("Z", Z, None), *classified(y)) if kept is None else chosen("Z", Z, y, kept)
     counted = np.arange(whole.size) if weights is None else np.flatnonzero(weights)
     numbers = draw([Block(counted[:, None], whole.y[counted], whole.classes)], LOO_ROWS, seed=0)
     assert numbers
     rows = numbers.X[:, 0]
-    drawn = Drawn(Z[like(Z, rows)], numbers.y, numbers.keys, numbers.classes, numbers.size)
-    return solve(stream_gram([(Z, whole)], drawn, weights, rows), strength, Z, standardize=standardize)
+    drawn = Drawn(take_rows(Z, rows if kept is None else kept[rows]), numbers.y, numbers.keys, numbers.classes, numbers.size)
+    pieces = whole.blocks(0, whole.size if isinstance(whole, Block) else 8 * TILE_ROWS)
+    return solve(stream_gram(((block.X, block) for block in pieces), drawn, weights, rows), strength, Z, standardize=standardize)
 
 
 def ridge_strength(value: object) -> float | None:
@@ -201,7 +216,7 @@ def loo_predictions(head: RidgeHead) -> np.ndarray:
 
 
 def _checked(Z: Any) -> Array:
-    return checks.weights("Z", Z, half=False, form="(N, k)")
+    return checks.float_matrix("Z", Z, half=False, form="(N, k)")
 
 
 def _checked_alike() -> Callable[[Any], Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array
+from nc_fast.inputs.labels import IGNORE_INDEX
+from nc_fast.inputs.left_out import LeftOut
 from nc_fast.inputs.sources import Source
 from nc_fast.inputs.targets import batches_read_twice
 from nc_fast.runtime.progress import Progress
@@ -36,6 +38,7 @@ def pursuit(
     precision: str = "auto",
     progress: Progress = False,
     process_group: Any = None,
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
 ) -> Pursuit:
     """Pick the k candidate neurons whose activations together explain the targets best, and fit a linear head on them.
 
@@ -47,10 +50,10 @@ def pursuit(
     ----------
     W_candidates, activation, backend, precision, progress
         As in :func:`campaign`. :mod:`nc_fast.candidates` draws pools from the data.
-    X : (N, D) floating or integer; or, with ``y=None``, an iterable of (X, y) batches
+    X : (N, D) floating, integer or boolean; or, with ``y=None``, an iterable of (X, y) batches
         In memory, a memory map, an array-like that only slices, or scipy.sparse. It is read twice, for the picks and for the
         head: a DataLoader or a list of batches will do, a generator will not.
-    y : (N,) integer, boolean or string labels, or (N,) or (N, T) float targets
+    y : (N,) or (N, 1) integer, boolean or string labels, or (N,) or (N, T) float targets
         Floats are regressed on as they are: several outputs, soft or several labels, the outputs of a teacher. Outputs of
         larger variance weigh more.
     k : int, 1 <= k <= M
@@ -68,6 +71,8 @@ def pursuit(
         Draws the samples.
     process_group : torch.distributed.ProcessGroup, optional
         X and y are this rank's part; every rank gets the same result.
+    ignore_index : label, sequence of labels or None, default -100
+        Samples of these labels are left out; float targets never are. Where the default leaves some out, a warning says so.
 
     Returns
     -------
@@ -84,7 +89,7 @@ def pursuit(
     -----
     UserWarning
         When k exceeds the rank of the activations, so that candidates that add nothing fill up; when the activations of all
-        candidates do not fit in memory, so that only those of the largest first gains compete.
+        candidates do not fit in memory, so that only those of the largest first gains compete; when samples are left out unasked.
 
     Notes
     -----
@@ -104,6 +109,7 @@ def pursuit(
 
     def prepare(*, may_be_empty: bool = False) -> tuple[CandidatePool, Source, PursuitRules]:
         checks.progress(progress)
+        left_out = LeftOut(checks.ignore_index(ignore_index))
         pool = CandidatePool.checked("W_candidates", W_candidates, bias, activation, backend, precision, X=X)
         rules = PursuitRules(
             checks.count("k", k, pool.size, rows=pool.n_features),
@@ -113,9 +119,9 @@ def pursuit(
             int(checks.generator("rng", rng).integers(2**63)),
         )
         if y is None:
-            source: Source = pool.batches(batches_read_twice("X", "y", X), may_be_empty=may_be_empty, targets=True)
+            source: Source = pool.batches(batches_read_twice("X", "y", X), left_out, may_be_empty=may_be_empty, targets=True)
         else:
-            source = pool.labelled(X, y, may_be_empty=may_be_empty, targets=True)
+            source = pool.labelled(X, y, left_out, may_be_empty=may_be_empty, targets=True)
         return pool, source, rules
 
     if process_group is None:

@@ -24,8 +24,9 @@ PURSUIT = nc_fast.pursuit(W, X, Y, 2)
 
 MATRIX = [None, "x", 3, [[1.0, 2.0], [3.0]], np.zeros((4, 7), complex), np.zeros((4, 7), object), np.zeros(4), np.zeros((4, 0)), MASKED]
 WEIGHTS = [*MATRIX, np.zeros((4, 9), int), np.full((4, 9), np.inf)]
-TARGETS = ["abc", Y[:3], Y[:, None], [None] * 12, np.ma.masked_array(Y, Y > 1), X[:3], X[:, :0], NAN, X + 0j, X * 1e31]
-LABELS = ["abc", Y / 2, Y[:3], Y[:, None], [None] * 12, np.ma.masked_array(Y, Y > 1)]
+TARGETS = ["abc", Y[:3], np.eye(3, dtype=int)[Y], [None] * 12, np.ma.masked_array(Y, Y > 1), X[:3], X[:, :0], NAN, X + 0j, X * 1e31]
+MIXED = [*[1, "1"] * 6], np.array([1, "1"] * 6, object), [*[True, 2] * 6]
+LABELS = ["abc", Y / 2, Y * 1.0, Y[:3], np.eye(3)[Y], NAN[:, 2], *MIXED, [None] * 12, np.ma.masked_array(Y, Y > 1)]
 BACKEND, PRECISION = ["gpus", 3, None], ["fp8", 16, None, "fp16"]
 BIAS = ["centre", None, np.zeros(3), np.nan, 1j, [1, [2]]]
 ACTIVATION = ["rellu", None, 3]
@@ -36,6 +37,7 @@ ALPHA = [-0.1, 1.1, np.nan, "0.5", None, True]
 COUNT = [0, -1, 10, 2.0, "2", None, True]
 NOT_NEGATIVE = [-1e-9, np.nan, np.inf, "0.5", None, True, 1j, [0.5]]
 AT_LEAST_ONE = [0, -1, 2.0, "2", None, True]
+IGNORE = [2.5, True, np.nan, 1j, [1, None], [[1]]]
 SEED = ["x", None, -1, 2.5, True, [1]]
 MOMENTS_KIND = [None, 3, "x", (MOMENTS.mean, MOMENTS.m2)]
 
@@ -45,7 +47,7 @@ WRONG = {
         {"W_candidates": W, "X": X, "y": Y, "k": 2},
         {
             "W_candidates": WEIGHTS,
-            "X": [*MATRIX, X[:, :2], NAN, X > 0],
+            "X": [*MATRIX, X[:, :2], NAN],
             "y": [None, *LABELS],
             "k": COUNT,
             "bias": BIAS,
@@ -60,13 +62,14 @@ WRONG = {
             "checkpoint": CHECKPOINT,
             "process_group": PROCESS_GROUP,
             "shard": ["smaples", None, 3],
+            "ignore_index": IGNORE,
         },
     ),
     nc_fast.class_moments: (
         {"W": W, "X": X, "y": Y},
         {
             "W": WEIGHTS,
-            "X": [*MATRIX, X[:, :2], NAN, X > 0],
+            "X": [*MATRIX, X[:, :2], NAN],
             "y": [None, *LABELS],
             "bias": BIAS,
             "activation": ACTIVATION,
@@ -75,6 +78,7 @@ WRONG = {
             "progress": PROGRESS,
             "checkpoint": CHECKPOINT,
             "process_group": PROCESS_GROUP,
+            "ignore_index": IGNORE,
         },
     ),
     nc_fast.select: (
@@ -112,18 +116,32 @@ WRONG = {
     nc_fast.candidates.data_pairs: (
         {"X": X, "y": Y, "M": 3},
         {
-            "X": [*MATRIX, NAN, X > 0, X + 0j, X.astype(np.float16), np.zeros((12, 4)), 1e-160 * X, 1e160 * X],
-            "y": [None, "abc", Y[:3], Y[:, None], [None] * 12, LABELS[-1], np.zeros(12, int), np.zeros(12), X[:3], X[:, :0], NAN, X + 0j],
+            "X": [*MATRIX, NAN, X + 0j, X.astype(np.float16), np.zeros((12, 4)), 1e-160 * X, 1e160 * X],
+            "y": [
+                None,
+                "abc",
+                Y[:3],
+                np.eye(3, dtype=int)[Y],
+                [None] * 12,
+                LABELS[-1],
+                np.zeros(12, int),
+                np.zeros(12),
+                X[:3],
+                X[:, :0],
+                NAN,
+                X + 0j,
+            ],
             "M": AT_LEAST_ONE,
             "rng": SEED,
             "where": ["middle", "centre", None, 3],
+            "ignore_index": IGNORE,
         },
     ),
     nc_fast.pursuit: (
         {"W_candidates": W, "X": X, "y": Y, "k": 2},
         {
             "W_candidates": WEIGHTS,
-            "X": [*MATRIX, X[:, :2], NAN, X > 0],
+            "X": [*MATRIX, X[:, :2], NAN],
             "y": [None, np.zeros(12, int), np.full(12, 0.1), *TARGETS],
             "k": COUNT,
             "bias": [None, "centre", np.zeros(3), np.nan, 1j, [1, [2]]],
@@ -136,6 +154,7 @@ WRONG = {
             "precision": PRECISION,
             "progress": PROGRESS,
             "process_group": PROCESS_GROUP,
+            "ignore_index": IGNORE,
         },
     ),
     nc_fast.Pursuit.take: ({"self": PURSUIT, "j": 1}, {"j": [0, -1, 3, 2.0, "2", None, True]}),
@@ -147,6 +166,7 @@ WRONG = {
             "ridge": [*NOT_NEGATIVE, "los", np.ones(2)],
             "standardize": ["no", 1, None],
             "sample_weight": ["x", 3, np.ones(3), np.ones((12, 1)), np.zeros(12), -np.ones(12), NAN[:, 2], 1j * np.ones(12), Y > 0],
+            "ignore_index": IGNORE,
         },
     ),
     nc_fast.Gram.take: ({"self": PURSUIT.gram, "j": 1}, {"j": [0, -1, 3, 2.0, "2", None, True]}),

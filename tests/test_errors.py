@@ -40,7 +40,7 @@ CASES = [
     ("W nan", {"W_candidates": with_value(GOOD["W_candidates"], (2, 5), np.nan)}, ValueError, r"W_candidates: .* got nan at \(2, 5\)"),
     ("X shape", {"X": np.ones((N, D + 1))}, ValueError, r"X: expected shape \(N, D\) = \(N, 4\) to match W, got \(12, 5\)"),
     ("X ndim", {"X": np.ones((N, D, 1))}, ValueError, r"X: expected shape \(N, D\), got \(12, 4, 1\)"),
-    ("X bool", {"X": np.ones((N, D), bool)}, TypeError, "X: expected float32 or float64 or integer, got bool"),
+    ("X complex", {"X": np.ones((N, D), complex)}, TypeError, "X: expected float32 or float64 or integer, got complex128"),
     ("X object", {"X": np.full((N, D), "a", object)}, TypeError, "X: expected float32 or float64 or integer, got object"),
     ("X empty", {"X": np.ones((0, D)), "y": []}, ValueError, r"X: expected at least one row and one column, got shape \(0, 4\)"),
     ("X inf", {"X": with_value(GOOD["X"], (11, 3), -np.inf)}, ValueError, r"X: expected finite numbers, got -inf at \(11, 3\)"),

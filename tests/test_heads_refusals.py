@@ -34,7 +34,7 @@ Y0 = np.arange(40) % 3
         ([(Z0, T0), (Z0.astype(int), T0)], TypeError, "^batch 1: Z: expected float32 or float64, got int64"),
         ([(Z0, T0), (Z0, Y0)], ValueError, "expected labels of one kind, got float targets and integers"),
         ([(Z0, T0), (Z0, T0[:, :1])], ValueError, "expected as many targets a sample everywhere, got 1 and 2"),
-        ([(Z0, T0, 1)], TypeError, r"^Z: expected batches \(Z, T\), got tuple as batch 0"),
+        ([(Z0, T0, 1)], TypeError, r"^Z: expected batches \(Z, T\), got tuple of length 3 as batch 0"),
         (iter([(Z0, T0)]), TypeError, "^Z: expected batches that can be read twice, such as a list or a DataLoader, got list_iterator"),
         (Reading([(Z0, T0)], [(Z0[:9], T0[:9])]), ValueError, "^Z: expected the same 40 samples at the second reading, got 9"),
         (Reading([(Z0, T0)], [(Z0[:, :3], T0)]), ValueError, "^batch 0: Z: expected 7 activations as in the first batch, got 3"),

@@ -11,9 +11,10 @@ from typing import IO, TYPE_CHECKING, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from nc_fast.api import class_moments, select
+from nc_fast.api import class_moments
 from nc_fast.criteria import ib_scores
 from nc_fast.files.read import Dataset
+from nc_fast.greedy import select
 from nc_fast.inputs import checks
 from nc_fast.runtime.threads import thread_count
 from nc_fast.types import ClassMoments, Scores, Selection

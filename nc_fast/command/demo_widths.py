@@ -11,12 +11,13 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from nc_fast.activations import ACTIVATIONS
-from nc_fast.api import class_moments, select
+from nc_fast.api import class_moments
 from nc_fast.candidates import data_pairs
 from nc_fast.command.demo import Settings, drawn
 from nc_fast.criteria import ib_scores
 from nc_fast.files.read import Dataset
 from nc_fast.files.untrusted import replacing
+from nc_fast.greedy import select
 from nc_fast.heads import ridge_head
 from nc_fast.pursue import pursuit
 

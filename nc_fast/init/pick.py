@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nc_fast.api import campaign, class_moments, select
+from nc_fast.api import campaign, class_moments
 from nc_fast.backends import registry
 from nc_fast.criteria import Criterion, apply_criterion, ib_scores
+from nc_fast.greedy import select
 from nc_fast.init.activations import FollowingActivation
 from nc_fast.init.candidates import inverse
 from nc_fast.inputs.arrays import as_numpy

@@ -40,6 +40,11 @@ def take_columns(array: Any, columns: np.ndarray) -> Any:
     return array[:, columns] if is_tensor(array) else array.take(columns, axis=1)
 
 
+def take_rows(array: Any, rows: np.ndarray | None) -> Any:
+    """Return a copy of these rows; None stands for all, which are returned as they are."""
+    return array if rows is None else array[like(array, rows)]
+
+
 def empty_rows(array: Any, rows: int) -> Any:
     """Return so many rows like those of ``array``, in its library and on its device; their numbers are not set."""
     shape = (rows, *array.shape[1:])

@@ -16,9 +16,15 @@ from typing import Any
 import numpy as np
 
 from nc_fast.activations import ACTIVATIONS, near_activation
-from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, is_tensor
+from nc_fast.inputs.arrays import Array, array_namespace, as_numpy, is_tensor, take_rows
 from nc_fast.inputs.callables import name_instead
-from nc_fast.inputs.labels import LABEL_KINDS
+from nc_fast.inputs.convert import as_array as as_array
+from nc_fast.inputs.convert import as_numbers, booleans_as_numbers
+from nc_fast.inputs.convert import dtype_name as dtype_name
+from nc_fast.inputs.convert import is_integer as is_integer
+from nc_fast.inputs.label_checks import ignore_index as ignore_index
+from nc_fast.inputs.label_checks import label_array as label_array
+from nc_fast.inputs.label_checks import label_values as label_values
 from nc_fast.inputs.orientation import ROWS, refuse_rows_as_neurons
 from nc_fast.runtime.threads import ordered_map, thread_count
 
@@ -51,55 +57,40 @@ def activation(value: object) -> str | Callable[[Any], Any]:
     return value if callable(value) else choice("activation", value, ACTIVATIONS, near_activation)
 
 
-def weights(name: str, value: object, *, half: bool, form: str = "(D, M)") -> Array:
-    """Check a (D, M) matrix of candidate neurons, or another of floats; ``half``: whether 16-bit floats are taken."""
-    W = as_array(name, value)
-    _float_kind(name, dtype_name(W), half)
-    _matrix(name, W.shape, form)
-    _non_empty(name, W.shape)
+def weights(name: str, value: object, *, half: bool) -> Array:
+    """Check a (D, M) matrix of candidate neurons; ``half``: whether 16-bit floats are taken."""
+    W = float_matrix(name, value, half=half, form="(D, M)")
     finite(name, W)
     return W
 
 
-def samples(name: str, value: object, W: Array | None, *, half: bool) -> Array:
-    """Check an (N, D) matrix of samples: floating or integer, where the checked weights W, if any, can meet it."""
+def float_matrix(name: str, value: object, *, half: bool, form: str) -> Array:
+    """Check all of a matrix of floats but its numbers."""
+    array = as_numbers(name, value)
+    _float_kind(name, dtype_name(array), half)
+    _matrix(name, array.shape, form)
+    _non_empty(name, array.shape)
+    return array
+
+
+def sample_matrix(name: str, value: object, W: Array | None, *, half: bool) -> Array:
+    """Check all of an (N, D) matrix of samples but its numbers; booleans are returned as 0 and 1."""
     if W is not None:
         _same_place(name, value, W)
-    X = as_array(name, value)
+    X = booleans_as_numbers(as_numbers(name, value))
     sample_form(name, X.shape, dtype_name(X), W, half=half)
-    finite(name, X)
     return X
 
 
 def sample_form(name: str, shape: Sequence[int], dtype: str, W: Array | None, *, half: bool) -> None:
-    """Check all of samples but their numbers."""
-    if not dtype.startswith(("int", "uint")):
+    """Check what is known of (N, D) samples, floating, integer or boolean, where the checked weights W, if any, can meet them."""
+    if not dtype.startswith(("int", "uint", "bool")):
         _float_kind(name, dtype, half, also=" or integer")
     _matrix(name, shape, "(N, D)")
     if W is not None and shape[1] != W.shape[0]:
         refuse_rows_as_neurons("W", W, n_features=shape[1])
         raise ValueError(f"{name}: expected shape (N, D) = (N, {W.shape[0]}) to match W, got {tuple(shape)}")
     _non_empty(name, shape)
-
-
-def label_values(name: str, value: object, n_samples: int) -> np.ndarray:
-    """Check (N,) labels; return them as a NumPy array."""
-    y = label_array(name, value)
-    if y.shape != (n_samples,):
-        raise ValueError(f"{name}: expected shape (N,) = ({n_samples},), got {y.shape}")
-    return y
-
-
-def label_array(name: str, value: object, *, part: str = "", binning: str = "numpy.digitize(y, edges)") -> np.ndarray:
-    """Check the kind of labels of any shape; return them as a NumPy array. ``part`` says which part of ``name`` they are."""
-    y = as_numpy(as_array(f"{name}: {part}" if part else name, value))
-    if y.dtype == object:
-        y = as_array(name, y.tolist())
-    if y.dtype.kind not in LABEL_KINDS:
-        kinds = f"{part} as integer, boolean or string labels" if part else "integer, boolean or string labels"
-        hint = f"; bin it first: {binning}" if y.dtype.kind == "f" else ""
-        raise TypeError(f"{name}: expected {kinds}, got {y.dtype}{hint}")
-    return y.astype(y.dtype.newbyteorder("="), copy=False)
 
 
 def biases(value: object, W: Array) -> np.ndarray:
@@ -202,10 +193,17 @@ def no_overflow(largest: float, names: str = "W, X, bias") -> None:
         raise ValueError(f"{names}: expected activations with finite moments, got an overflow ({largest}); scale them down")
 
 
-def finite(name: str, array: Array, first_row: int = 0) -> None:
+def finite_rows(name: str, array: Array, rows: np.ndarray | None) -> Array:
+    """Return some rows of an array, None standing for all, after checking that they are finite."""
+    chosen = take_rows(array, rows)
+    finite(name, chosen, rows)
+    return chosen
+
+
+def finite(name: str, array: Array, places: Sequence[int] | np.ndarray | None = None) -> None:
     """Raise at the first NaN or infinity, naming its position; reads block by block, copies nothing of full size.
 
-    ``first_row`` is the place of the array's first row in what it is a slice of.
+    ``places`` are those of the array's rows in what they are taken from.
     """
     if is_integer(array):
         return
@@ -226,47 +224,8 @@ def finite(name: str, array: Array, first_row: int = 0) -> None:
             position = np.argwhere(~np.isfinite(as_numpy(block)))[0]
             value = as_numpy(block)[tuple(position)]
             if array.ndim:
-                position[0] += first_row + first
+                position[0] = (position[0] + first) if places is None else places[position[0] + first]
             raise ValueError(f"{name}: expected finite numbers, got {value} at {tuple(position.tolist())}")
-
-
-def is_integer(array: Array) -> bool:
-    """Whether the array's dtype is an integer (booleans are not)."""
-    return dtype_name(array).startswith(("int", "uint"))
-
-
-def dtype_name(array: Array) -> str:
-    """Return the dtype's name, such as "float32", without the library's."""
-    return str(array.dtype).removeprefix("torch.") if is_tensor(array) else str(array.dtype.name)
-
-
-def as_array(name: str, value: object) -> Array:
-    """Return an array or tensor as it is, without autograd; everything else as NumPy makes an array of it."""
-    if is_tensor(value):
-        if str(value.layout) != "torch.strided":
-            raise TypeError(f"{name}: expected a dense tensor, got layout {value.layout}")
-        if value.device.type == "meta":
-            raise ValueError(f"{name}: expected a tensor with values, got one on the meta device")
-        if not _numpy_has(dtype := str(value.dtype).removeprefix("torch.")):
-            raise TypeError(f"{name}: expected a dtype that NumPy has too, or bfloat16, got {dtype}")
-        return value.detach().resolve_conj().resolve_neg()  # kernels read the memory, where a lazy minus is not
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected an array without a mask, got a masked array; fill it first")
-    try:
-        array = np.asarray(value)
-    except ValueError:  # ragged nested lists
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__} that is not rectangular") from None
-    if array.dtype == object and not array.ndim:
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
-    return array
-
-
-def _numpy_has(dtype: str) -> bool:
-    try:
-        np.dtype(dtype)
-    except TypeError:
-        return dtype == "bfloat16"
-    return True
 
 
 def _same_place(name: str, array: object, W: Array) -> None:

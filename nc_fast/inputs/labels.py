@@ -11,9 +11,30 @@ KINDS = {**LABELS, "f": "float targets"}
 LABEL_KINDS = "".join(LABELS)
 
 
+class DefaultLabel(int):
+    """A label that is ignored unless the caller says otherwise; told apart from the same number named by the caller."""
+
+
+IGNORE_INDEX = DefaultLabel(-100)  # torch's, and what tokenizers pad labels with
+
+
 def kind_of(labels: np.ndarray) -> str:
     """Return the kind of checked labels, in words."""
     return KINDS[labels.dtype.kind]
+
+
+def ignored(y: np.ndarray, ignore: tuple[int | str | bytes, ...]) -> np.ndarray | None:
+    """Return which of checked labels stand for no class, in the shape of y; None where none does. Float targets never do."""
+    wanted: list[int | str | bytes] = []
+    if y.dtype.kind in "iu":
+        limits = np.iinfo(y.dtype)
+        wanted = [label for label in ignore if isinstance(label, int) and limits.min <= label <= limits.max]
+    elif y.dtype.kind in "US":
+        wanted = [label for label in ignore if isinstance(label, str if y.dtype.kind == "U" else bytes)]
+    if not wanted:
+        return None
+    found = np.isin(y, np.array(wanted, y.dtype if y.dtype.kind in "iu" else None))
+    return found if found.any() else None
 
 
 def classified(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,16 +6,17 @@ the same samples in the same order give the same bits, also when the stream was 
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import Array, empty_rows, is_tensor
+from nc_fast.inputs.arrays import Array, empty_rows, is_tensor, take_rows
 from nc_fast.inputs.labels import classified, join_labels
+from nc_fast.inputs.left_out import LeftOut
+from nc_fast.inputs.slices import dtype_of, is_sliced, read_rows
 from nc_fast.inputs.sparse import SparseRows, is_sparse
 from nc_fast.inputs.targets import labels_or_targets
 
@@ -23,15 +24,22 @@ BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
 BLOCK_ROWS = (256, 16_384)  # at least, so that a product is worth its call; at most, the chunk of the CPU backend
 
 
+SAMPLED_ROWS = 4096  # one row in so many is looked at where samples are only recognised
+Skipped = Callable[[Any, np.ndarray, np.ndarray], None]  # gets X, y and classes, as in a Block
+
+
 class Source(Protocol):
-    """Samples to be read from the first to the last."""
+    """Samples to be read from the first to the last; those that are left out are not among them."""
 
     @property
     def size(self) -> int:
         """How many samples, 0 where nobody knows."""
 
-    def blocks(self, done: int, rows: int) -> Iterator[Block]:
-        """Yield the samples after the first ``done``, ``rows`` at a time."""
+    def blocks(self, done: int, rows: int, skipped: Skipped | None = None) -> Iterator[Block]:
+        """Yield the samples after the first ``done``, ``rows`` at a time; ``skipped`` gets the first ``done``, before any other.
+
+        It may rely on no more of their X than the rows at multiples of ``SAMPLED_ROWS``.
+        """
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,41 +62,73 @@ class Block:
         """How many samples."""
         return len(self.y)
 
-    def blocks(self, done: int, rows: int) -> Iterator[Block]:
+    def blocks(self, done: int, rows: int, skipped: Skipped | None = None) -> Iterator[Block]:
         """Yield views of the samples after the first ``done``."""
+        if skipped:
+            skipped(self.X[:done], self.y[:done], self.classes)
         for first in range(done, self.size, rows):
             yield Block(self.X[first : first + rows], self.y[first : first + rows], self.classes)
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """Samples of which slices are still to be read and checked: a memory map, or an array-like such as h5py's and Zarr's."""
+    """Samples of which slices are still to be read and checked: a memory map, or an array-like such as h5py's and Zarr's.
+
+    Attributes
+    ----------
+    X : (N, D), only sliced.
+    y : (n,) int64, index into ``classes`` of each sample; or (n, T) float64 targets.
+    classes : (C,) sorted labels; empty where y are targets.
+    rows : (n,) ascending, where in X the samples are; None for all of X.
+    name : what the user calls X.
+    """
 
     X: Any
     y: np.ndarray
     classes: np.ndarray
+    rows: np.ndarray | None = None
+    name: str = "X"
 
     @property
     def size(self) -> int:
         """How many samples."""
         return len(self.y)
 
-    def blocks(self, done: int, rows: int) -> Iterator[Block]:
-        """Read one slice a block."""
+    def blocks(self, done: int, rows: int, skipped: Skipped | None = None) -> Iterator[Block]:
+        """Read one slice a block, or, where samples are left out, as many as it takes; none twice."""
+        self._skip(done, skipped)
         for first in range(done, self.size, rows):
             stop = min(first + rows, self.size)
-            X = read_rows(self.X, first, stop)
-            checks.finite("X", X, first_row=first)
+            places = range(first, stop) if self.rows is None else self.rows[first:stop]
+            X = self._read(places, rows)
+            checks.finite(self.name, X, places)
             yield Block(X, self.y[first:stop], self.classes)
 
-    def csr_blocks(self, done: int, rows: int) -> Iterator[Block]:
+    def csr_blocks(self, done: int, rows: int, skipped: Skipped | None = None) -> Iterator[Block]:
         """Read the same blocks, those of a sparse matrix as CSR."""
         if not isinstance(self.X, SparseRows):
-            yield from self.blocks(done, rows)
+            yield from self.blocks(done, rows, skipped)
             return
+        self._skip(done, skipped)
         for first in range(done, self.size, rows):
             stop = min(first + rows, self.size)
             yield Block(self.X.compressed(first, stop), self.y[first:stop], self.classes)
+
+    def _skip(self, done: int, skipped: Skipped | None) -> None:
+        for first in range(0, done if skipped else 0, SAMPLED_ROWS):
+            place = first if self.rows is None else int(self.rows[first])
+            stop = min(first + SAMPLED_ROWS, done)
+            assert skipped
+            skipped(read_rows(self.X, place, place + 1, self.name), self.y[first:stop], self.classes)
+
+    def _read(self, places: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
+        """Return the rows at some places, of which no more than ``rows`` are read at a time."""
+        first, stop = int(places[0]), int(places[-1]) + 1
+        if stop - first == len(places):
+            return read_rows(self.X, first, stop, self.name)
+        cuts = [(start, *np.searchsorted(places, [start, start + rows])) for start in range(first, stop, rows)]
+        wanted = [(start, np.asarray(places[low:high]) - start) for start, low, high in cuts if low < high]
+        return np.concatenate([read_rows(self.X, start, start + int(own[-1]) + 1, self.name)[own] for start, own in wanted])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,24 +138,28 @@ class Batches:
     Attributes
     ----------
     batches : of (X, y).
-    checked : function that checks a batch's X and returns it in the library that computes.
+    checked : function that checks all of a batch's X but its numbers, and returns it as an array.
+    put : function that returns checked X in the library that computes.
     may_be_empty : whether there may be no batch at all.
     targets : whether y may be float targets.
     names : what the user calls samples and labels.
+    left_out : the labels of samples that are left out.
     """
 
     batches: Iterable[tuple[Array, Array]]
     checked: Callable[[Any], Array]
+    put: Callable[[Array], Array] = lambda X: X
     may_be_empty: bool = False
     targets: bool = False
     names: tuple[str, str] = ("X", "y")
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     size = 0
 
-    def blocks(self, done: int, rows: int) -> Iterator[Block]:
-        """Put batches together, or cut them; those within the first ``done`` samples are not looked at."""
+    def blocks(self, done: int, rows: int, skipped: Skipped | None = None) -> Iterator[Block]:
+        """Put batches together, or cut them; of those within the first ``done`` samples only the labels are checked."""
         buffer: _Buffer | None = None
-        for X, y in self._labelled(done):
+        for X, y in self._labelled(done, skipped):
             if buffer and not buffer.takes(X):
                 yield buffer.block()
                 buffer = None
@@ -135,28 +179,34 @@ class Batches:
         if buffer:
             yield buffer.block()
 
-    def _labelled(self, done: int) -> Iterator[tuple[Array, np.ndarray]]:
+    def _labelled(self, done: int, skipped: Skipped | None) -> Iterator[tuple[Array, np.ndarray]]:
         """Yield what of every batch comes after the first ``done`` samples, checked."""
-        number, (X_name, y_name) = -1, self.names
+        number, (X_name, y_name), n_samples, n_left_out = -1, self.names, 0, 0
         for number, pair in enumerate(self.batches):
+            if isinstance(pair, Mapping) or not hasattr(pair, "__len__") or len(pair) != 2:
+                got = f"{type(pair).__name__} of {list(pair)}" if isinstance(pair, Mapping) else type(pair).__name__
+                got = f"{got} of length {len(pair)}" if isinstance(pair, (tuple, list)) else got
+                raise TypeError(f"{X_name}: expected batches ({X_name}, {y_name}), got {got} as batch {number}")
+            X, y = pair
             try:
-                X, y = pair
-            except (TypeError, ValueError):
-                raise TypeError(f"{X_name}: expected batches ({X_name}, {y_name}), got {type(pair).__name__} as batch {number}") from None
-            try:
-                if done and (n := X.shape[0] if is_sparse(X) else len(X)) <= done:
-                    done -= n
-                    continue
                 X = self.checked(X)
                 y = labels_or_targets(y_name, y, X.shape[0], targets=self.targets)
+                rows = self.left_out.kept(y)
+                n_samples, n_left_out = n_samples + len(y), n_left_out + (0 if rows is None else len(y) - len(rows))
+                y = take_rows(y, rows)
+                coming = self.put(checks.finite_rows(X_name, X, rows)) if len(y) > done else None
             except (TypeError, ValueError) as error:
                 raise type(error)(f"batch {number}: {error}") from None
-            yield X[done:], y[done:]
-            done = 0
+            if done and skipped:
+                skipped(take_rows(X, rows), *classified(y[:done]))
+            if coming is not None:
+                yield coming[done:], y[done:]
+            done = max(0, done - len(y))
         if done:
             raise ValueError(f"checkpoint: expected a stream with at least the samples it has, got {done} too few")
         if number < 0 and not self.may_be_empty:
             raise ValueError(f"{X_name}: expected at least one batch, got none")
+        self.left_out.tell(y_name, n_left_out, n_samples, may_be_all=self.may_be_empty)
 
 
 class _Buffer:
@@ -189,75 +239,41 @@ def _block(X: Array, parts: list[np.ndarray]) -> Block:
     return Block(X, *classified(join_labels(parts)))
 
 
-def labelled(X: Any, y: object, W: Array | None, *, half: bool, targets: bool = False) -> Block | Slices:
-    """Check samples, for the checked weights W if any, and their labels, or with ``targets`` their labels or float targets."""
-    if sliced := is_sparse(X) or _is_sliced(X):
+def labelled(
+    X: Any, y: object, W: Array | None, left_out: LeftOut, *, half: bool, targets: bool = False, may_be_empty: bool = False
+) -> Block | Slices:
+    """Check samples, for the checked weights W if any, and their labels, or with ``targets`` their labels or float targets.
+
+    With ``may_be_empty`` all samples may be left out.
+    """
+    if is_sparse(X) or is_sliced(X):
         checks.sample_form("X", tuple(X.shape), dtype_of(X).name, W, half=half)
-        X = SparseRows(X) if is_sparse(X) else X
     else:
-        X = checks.samples("X", X, W, half=half)
-    found = classified(labels_or_targets("y", y, X.shape[0], targets=targets))
-    return (Slices if sliced else Block)(X, *found)
+        X = checks.sample_matrix("X", X, W, half=half)
+    y = labels_or_targets("y", y, X.shape[0], targets=targets)
+    rows = left_out.kept(y)
+    left_out.tell("y", 0 if rows is None else len(y) - len(rows), len(y), may_be_all=may_be_empty)
+    return chosen("X", X, take_rows(y, rows), rows)
+
+
+def chosen(name: str, X: Any, y: np.ndarray, rows: np.ndarray | None) -> Block | Slices:
+    """Return the rows of X that checked labels or targets are of, None standing for all; what is in memory is copied."""
+    if is_sparse(X):
+        return Slices(SparseRows(X, rows), *classified(y), name=name)
+    if is_sliced(X):
+        return Slices(X, *classified(y), rows, name)
+    return Block(checks.finite_rows(name, X, rows), *classified(y))
 
 
 def batch(X: Any, W: Array, *, half: bool) -> Array:
-    """Check the samples of a batch, for the checked weights W; return them dense."""
+    """Check all of a batch's samples but their numbers, for the checked weights W; return them dense."""
     if is_sparse(X):
         checks.sample_form("X", tuple(X.shape), X.dtype.name, W, half=half)
-        X = SparseRows(X)[:]
-    return checks.samples("X", X, W, half=half)
+        X = X.toarray()
+    return checks.sample_matrix("X", X, W, half=half)
 
 
 def block_rows(n_features: int) -> int:
     """Return how many samples form a block: a function of D alone, so that a stream's bits depend on nothing else."""
     least, most = BLOCK_ROWS
     return min(most, max(least, BLOCK_BYTES // (4 * n_features)))
-
-
-def read_rows(X: Any, first: int, stop: int) -> np.ndarray:
-    """Return rows of X in memory, read in one slice; pages of a memory map are given back, so that they do not add up."""
-    rows = X[first:stop]
-    if np.ma.is_masked(rows):  # netCDF4's slices are masked arrays, most of them with nothing masked
-        raise TypeError(f"X: expected an array without a mask, got masked values in rows {first} to {stop - 1}; fill them first")
-    block = np.array(rows)
-    map_ = _mapped(X) if isinstance(X, np.ndarray) else None
-    if map_ is not None and hasattr(mmap, "MADV_DONTNEED"):
-        _release(map_, X[first:stop])
-    return block
-
-
-def _is_sliced(X: object) -> bool:
-    """Whether X is read slice by slice: a view of a memory map, or an array-like that is neither NumPy's nor torch's."""
-    if isinstance(X, np.ma.MaskedArray):  # also one around a memory map: to be refused, not to be read without its mask
-        return False
-    if isinstance(X, np.ndarray):
-        return _mapped(X) is not None
-    return not is_tensor(X) and all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__", "__len__"))
-
-
-def dtype_of(X: Any) -> np.dtype[Any]:
-    """Return the NumPy dtype of an array-like's slices."""
-    try:
-        dtype: np.dtype[Any] = np.dtype(X.dtype)
-    except TypeError:  # a library with dtypes of its own
-        dtype = np.asarray(X[:1]).dtype
-    return dtype
-
-
-def _mapped(X: Any) -> mmap.mmap | None:
-    """Return the file map behind an array; not a copy-on-write one, whose changed pages exist nowhere else."""
-    while isinstance(X, np.ndarray):
-        if isinstance(X, np.memmap) and X.mode == "c":
-            return None
-        X = X.base
-    return X if isinstance(X, mmap.mmap) else None
-
-
-def _release(map_: mmap.mmap, rows: np.ndarray) -> None:
-    """Drop the rows' pages from this process; the file's cache keeps them, changed ones too (the map is shared)."""
-    start = np.frombuffer(map_, np.uint8).ctypes.data
-    reach = [(length - 1) * stride for length, stride in zip(rows.shape, rows.strides, strict=True)]
-    low = rows.ctypes.data - start + sum(step for step in reach if step < 0)
-    high = rows.ctypes.data - start + sum(step for step in reach if step > 0) + rows.itemsize
-    first = low // mmap.PAGESIZE * mmap.PAGESIZE
-    map_.madvise(mmap.MADV_DONTNEED, first, high - first)

@@ -53,20 +53,27 @@ class CSR:
 class SparseRows:
     """A sparse (N, D) matrix of finite numbers; its slices are dense, those of :meth:`compressed` are not.
 
+    With ``rows`` only these are in it. Booleans are 0 and 1.
+
     Raises
     ------
     ValueError
         At a NaN or an infinity, naming the argument X and its position.
     """
 
-    def __init__(self, matrix: Any) -> None:
+    def __init__(self, matrix: Any, rows: np.ndarray | None = None) -> None:
         self._rows = matrix.tocsr()  # itself where it is CSR already
+        if self._rows.dtype == bool:
+            self._rows = self._rows.astype(np.uint8)
+        if rows is not None:
+            self._rows = self._rows[rows]
         self.shape: tuple[int, int] = self._rows.shape
         self.dtype: np.dtype[Any] = self._rows.dtype
         fine = np.isfinite(self._rows.data)
         if not fine.all():
             entry = int(fine.argmin())
-            position = (int(np.searchsorted(self._rows.indptr, entry, side="right")) - 1, int(self._rows.indices[entry]))
+            row = int(np.searchsorted(self._rows.indptr, entry, side="right")) - 1
+            position = (row if rows is None else int(rows[row]), int(self._rows.indices[entry]))
             raise ValueError(f"X: expected finite numbers, got {self._rows.data[entry]} at {position}")
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from nc_fast.inputs import checks
-from nc_fast.sklearn.features import FLOATS, one_hot, weights_of
+from nc_fast.sklearn.features import FLOATS, check_labels, one_hot, weights_of
 from nc_fast.sklearn.model import NeuronModel
 
 
@@ -34,6 +34,9 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
         Whether ``fit`` measures ``width_curve_``.
     class_weight : dict, "balanced" or None, default None
         Multiplies the samples' weights, as in all of scikit-learn.
+    ignore_index : label, sequence of labels or None, default -100
+        Samples of these labels are left out of ``fit``; where -100 leaves some out, a warning says so, and [-100] does not warn.
+        No sample is left out of ``score``.
 
     Attributes
     ----------
@@ -86,6 +89,7 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
         class_weight: dict[Any, float] | str | None = None,
         random_state: int | np.random.RandomState | None = None,
         backend: str = "auto",
+        ignore_index: int | str | Sequence[int | str] | None = -100,
     ) -> None:
         super().__init__(
             n_neurons,
@@ -101,6 +105,7 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
             backend=backend,
         )
         self.class_weight = class_weight
+        self.ignore_index = ignore_index
 
     def _check_parameters(self) -> None:
         super()._check_parameters()
@@ -126,6 +131,7 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
             For parameters and data that are not as they should be, before any work.
         """
         self._check_parameters()
+        check_labels(y)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=FLOATS, multi_output=True, ensure_min_samples=2)
         check_classification_targets(y)
         self._several_labels = type_of_target(y) == "multilabel-indicator"
@@ -134,7 +140,7 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
             T = np.asarray(y.toarray() if hasattr(y, "toarray") else y, np.float64)
             self.classes_ = np.arange(T.shape[1])
         else:
-            y = column_or_1d(y, warn=True)
+            X, y, weight = self._labelled(X, column_or_1d(y, warn=True), weight)
             T, self.classes_ = one_hot(y)
             if (weight @ T > 0).sum() < 2:
                 raise ValueError("sample_weight: expected samples of at least two classes of weights above 0, got them of one class")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nc_fast.backends.registry import resolve
 from nc_fast.inputs import checks
+from nc_fast.inputs.label_checks import label_kind
+from nc_fast.inputs.labels import IGNORE_INDEX
+from nc_fast.inputs.left_out import LeftOut
 from nc_fast.inputs.targets import sample_weight as checked_weights
 from nc_fast.picks import filled
 from nc_fast.sklearn.guard import guarded
@@ -58,6 +61,7 @@ class NeuronLayer(BaseEstimator):
         standardize: bool = True,
         random_state: int | np.random.RandomState | None = None,
         backend: str = "auto",
+        ignore_index: int | str | Sequence[int | str] | None = -100,
     ) -> None:
         self.n_neurons = n_neurons
         self.pool = pool
@@ -68,6 +72,7 @@ class NeuronLayer(BaseEstimator):
         self.standardize = standardize
         self.random_state = random_state
         self.backend = backend
+        self.ignore_index = ignore_index
 
     def _check_parameters(self) -> None:
         checks.whole("n_neurons", self.n_neurons, 1)
@@ -79,6 +84,7 @@ class NeuronLayer(BaseEstimator):
         checks.whole("max_samples", self.max_samples, 2)
         checks.flag("standardize", self.standardize)
         resolve(self.backend, None)
+        checks.ignore_index(self.ignore_index)
 
     def _fit_layer(self, X: Any, T: np.ndarray, weight: np.ndarray, ridge: float | None, *, classes: bool) -> Fit:
         """Set the layer's weights and biases, for X as it came."""
@@ -102,6 +108,17 @@ class NeuronLayer(BaseEstimator):
             order = self._order(pool, sample, k)
         self._take(pool.take(order), rows)
         return Fit(rows, sample, pool, rng)
+
+    def _labelled(self, X: Any, y: np.ndarray, weight: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+        """Return samples, their labels (N,) and their weights, without those whose labels stand for no class."""
+        labels = label_kind("y", y) if y.dtype == object else y.astype(np.int64) if y.dtype.kind == "f" else y
+        ignore = checks.ignore_index(self.ignore_index)
+        left_out = LeftOut((IGNORE_INDEX,) if isinstance(self.ignore_index, int) and ignore == (IGNORE_INDEX,) else ignore)
+        rows = left_out.kept(labels)
+        if rows is None:
+            return X, y, weight
+        left_out.tell("y", len(y) - len(rows), len(y))
+        return X[rows], y[rows], weight[rows]
 
     def _order(self, pool: CandidatePool, sample: Sample, k: int) -> np.ndarray:
         """Return the candidates that this estimator takes, in order."""
@@ -165,6 +182,8 @@ class NeuronFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NeuronLa
     random_state : int, RandomState or None, default None
     backend : "auto" (default), "reference", "cpu" or "gpu"
         As in :func:`nc_fast.campaign`.
+    ignore_index : label, sequence of labels or None, default -100
+        Samples of these labels are left out of ``fit``; where -100 leaves some out, a warning says so, and [-100] does not warn.
 
     Attributes
     ----------
@@ -205,6 +224,7 @@ class NeuronFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NeuronLa
             For parameters and data that are not as they should be, before any work.
         """
         self._check_parameters()
+        check_labels(y)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=FLOATS, multi_output=True, ensure_min_samples=2)
         y = np.asarray(y)
         weight = weights_of(sample_weight, X)
@@ -212,6 +232,7 @@ class NeuronFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NeuronLa
             T, _ = unit_targets(y.reshape(len(y), -1).astype(np.float64), weight)
             self._fit_layer(X, T, weight, None, classes=False)
         else:
+            X, y, weight = self._labelled(X, y, weight)
             T, _ = one_hot(y)
             self._fit_layer(X, T, weight, None, classes=True)
         return self
@@ -242,6 +263,12 @@ def weights_of(value: Any, X: Any) -> np.ndarray:
     if not weight.any():
         raise ValueError("sample_weight: expected at least one that is not zero, got all zero")
     return checked_weights(weight, X.shape[0])
+
+
+def check_labels(y: Any) -> None:
+    """Check that no label is missing, and that all are of one kind, where scikit-learn does not."""
+    if isinstance(y, (list, tuple)) or (y is not None and not hasattr(y, "toarray") and np.asarray(y).dtype.kind in "OT"):
+        label_kind("y", y)
 
 
 def one_hot(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

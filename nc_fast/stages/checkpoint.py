@@ -12,6 +12,9 @@ import numpy as np
 
 from nc_fast.files.moments import load_moments, moments_path, save_moments
 from nc_fast.inputs.arrays import as_numpy
+from nc_fast.inputs.labels import kind_of
+from nc_fast.inputs.sources import SAMPLED_ROWS, Block
+from nc_fast.inputs.sparse import CSR
 from nc_fast.types import ClassMoments
 
 EVERY_SECONDS = 30.0
@@ -28,6 +31,36 @@ def checkpoint_path(value: object) -> Path | None:
     return path
 
 
+class SampleDigest:
+    """A digest of samples by which they are recognised: of every label, and of X's rows at positions 0, 4096, 8192, ...
+
+    It depends neither on how the samples come in blocks nor on the width of dtypes.
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self._labels, self._rows = hashlib.blake2b(), hashlib.blake2b()
+
+    def update(self, X: Any, y: np.ndarray, classes: np.ndarray) -> None:
+        """Add the next samples: X (n, D), array, tensor or CSR, and indices y (n,) into their classes."""
+        if not len(y):
+            return
+        present = np.flatnonzero(np.bincount(y))
+        named = (hashlib.blake2b(f"{kind_of(classes)} {classes[code]}".encode(), digest_size=8).digest() for code in present)
+        of_class = np.zeros(len(classes), np.uint64)
+        of_class[present] = np.frombuffer(b"".join(named), np.uint64)
+        self._labels.update(of_class[y].tobytes())
+        for place in range(-self.samples % SAMPLED_ROWS, len(y), SAMPLED_ROWS):
+            row = slice(place, place + 1)
+            numbers = X.dense(row) if isinstance(X, CSR) else as_numpy(X[row])
+            self._rows.update((numbers.astype(np.float64) + 0.0).tobytes())  # -0.0 becomes 0.0
+        self.samples += len(y)
+
+    def __str__(self) -> str:
+        """Return it in 128 digits."""
+        return hashlib.blake2b(self._labels.digest() + self._rows.digest()).hexdigest()
+
+
 class Checkpoint:
     """Moments of the first samples of a stream, in a file; the samples to come are merged as if nothing had happened.
 
@@ -42,9 +75,14 @@ class Checkpoint:
         self._made_with = dict(made_with)
         self._saved_at = monotonic()
         self._save_seconds = 0.0
+        self._seen = SampleDigest()
+        self._found: tuple[int, str] | None = None  # samples in the file, and their digest
 
     def found(self) -> tuple[ClassMoments | None, int]:
-        """Return the moments saved and how many samples they are of; (None, 0) when there is no file."""
+        """Return the moments saved and how many samples they are of; (None, 0) when there is no file.
+
+        The same samples are then to be given to :meth:`skip`.
+        """
         if not self._path.exists():
             return None, 0
         arrays, notes = load_moments(self._path)
@@ -55,10 +93,23 @@ class Checkpoint:
             if theirs.get(name) != value:
                 got = f"{value}, got {theirs.get(name)}"
                 raise ValueError(f"checkpoint: expected {self._path} made with the same {name}, {got}; delete it to start again")
+        digest = notes.get("digest")
+        if not isinstance(digest, str):
+            expected = f"checkpoint: expected {self._path} to tell which samples it is of"
+            raise ValueError(f"{expected}, got one of an older version, which does not; delete it to start again")
+        self._found = samples, digest
         return ClassMoments(**arrays), samples
 
-    def offer(self, moments: ClassMoments) -> None:
-        """Save when it is time to."""
+    def skip(self, X: Any, y: np.ndarray, classes: np.ndarray) -> None:
+        """Look at samples that the file has, as :class:`SampleDigest` does; after the last of them, check that it is of these."""
+        self._seen.update(X, y, classes)
+        if self._found and self._seen.samples == self._found[0] and str(self._seen) != self._found[1]:
+            got = f"got other labels or numbers among the first {self._seen.samples}"
+            raise ValueError(f"checkpoint: expected {self._path} made with the same samples, {got}; delete it to start again")
+
+    def offer(self, moments: ClassMoments, added: Block) -> None:
+        """Save when it is time to; ``added`` are the samples that were added last."""
+        self._seen.update(added.X, added.y, added.classes)
         since = monotonic() - self._saved_at
         if since >= max(EVERY_SECONDS, self._save_seconds / LARGEST_SHARE):
             self.save(moments)
@@ -68,7 +119,8 @@ class Checkpoint:
         started = monotonic()
         arrays = {"count": moments.count, "mean": moments.mean, "m2": moments.m2}
         arrays = {"classes": moments.classes, **{name: as_numpy(array) for name, array in arrays.items()}}
-        save_moments(self._path, arrays, {"made_with": self._made_with, "samples": moments.n_samples})
+        notes = {"made_with": self._made_with, "samples": moments.n_samples, "digest": str(self._seen)}
+        save_moments(self._path, arrays, notes)
         self._saved_at = monotonic()
         self._save_seconds = self._saved_at - started
 

@@ -13,6 +13,7 @@ from nc_fast.backends.registry import Backend, resolve
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, is_tensor, like, take_columns
 from nc_fast.inputs.callables import elementwise
+from nc_fast.inputs.left_out import LeftOut
 from nc_fast.inputs.means import centring, feature_sums
 from nc_fast.inputs.orientation import last_length, refuse_rows_as_neurons
 from nc_fast.inputs.sources import Batches, Block, Slices, Source, batch, block_rows, labelled
@@ -115,7 +116,7 @@ class CandidatePool:
         )
         return picks
 
-    def labelled(self, X: Array, y: Array, *, may_be_empty: bool = False, targets: bool = False) -> Block | Slices:
+    def labelled(self, X: Array, y: Array, left_out: LeftOut, *, may_be_empty: bool = False, targets: bool = False) -> Block | Slices:
         """Check samples and labels, or with ``targets`` labels or float targets."""
         shape = getattr(X, "shape", None)
         if may_be_empty and shape is not None and len(shape) == 2 and shape[0] == 0:
@@ -123,18 +124,18 @@ class CandidatePool:
                 expected = f"expected shapes (0, {self.n_features}) and (0,) of an empty shard"
                 raise ValueError(f"X, y: {expected}, got {tuple(shape)} and {len(y)} labels")
             return Block(X, np.zeros(0, np.int64), np.zeros(0))
-        return labelled(X, y, self.W, half=self.backend.on_gpu, targets=targets)
+        return labelled(X, y, self.W, left_out, half=self.backend.on_gpu, targets=targets, may_be_empty=may_be_empty)
 
-    def batches(self, batches: Any, *, may_be_empty: bool = False, targets: bool = False) -> Batches:
+    def batches(self, batches: Any, left_out: LeftOut, *, may_be_empty: bool = False, targets: bool = False) -> Batches:
         """Return a stream of batches as a source; they are checked one by one."""
         if hasattr(batches, "shape") or not hasattr(batches, "__iter__"):
             got = f"got None with X as {type(batches).__name__}"
             raise TypeError(f"y: expected (N,) labels, or X as an iterable of (X, y) batches, {got}")
 
         def checked(X: Any) -> Array:
-            return self.backend.samples(batch(X, self.W, half=self.backend.on_gpu))
+            return batch(X, self.W, half=self.backend.on_gpu)
 
-        return Batches(batches, checked, may_be_empty, targets)
+        return Batches(batches, checked, self.backend.samples, may_be_empty, targets, left_out=left_out)
 
     def centred(self, source: Source, sums: Callable[[Source, int], np.ndarray] = feature_sums) -> CandidatePool:
         """Return the pool with the numbers that ``bias="center"`` stands for; it needs a reading of the source of its own.
@@ -172,13 +173,13 @@ def class_moments(pool: CandidatePool, source: Source, report: Report | None, ch
     W = put(pool.W)
     arguments = {"bias": put(pool.bias), "activation": pool.activation, "precision": pool.precision}
     blocks = source.csr_blocks if isinstance(source, Slices) and pool.backend.reads_csr else source.blocks
-    for block in blocks(done, rows):
+    for block in blocks(done, rows, saved.skip if saved else None):
         X = pool.backend.samples(block.X)
         found = compute(W, X, put(block.y), block.classes, report=report if whole else None, **arguments)
         found = _like(pool.W, found)
         total = found if total is None else total + found
         if saved:
-            saved.offer(total)
+            saved.offer(total, block)
         if report and not whole:
             report(total.n_samples, source.size)
     if saved and total is not None:

@@ -55,6 +55,17 @@ def test_batches_on_ranks(ranks):
         np.testing.assert_array_equal(result.head, found[0].head)
 
 
+@pytest.mark.parametrize("batch", [0, 64])
+def test_samples_that_are_left_out_are_on_no_rank(ranks, batch):
+    gone = np.arange(900) % 3 == 0
+    gone[:400] = True  # with two ranks or more, nearly all the first one has
+    expected = nc_fast.pursuit(W, X[~gone], Y[~gone], 10, max_samples=2000)
+    dirty = np.where(gone[:, None], np.float32(np.nan), X)
+    for result in ranks.run(pursue, dirty, np.where(gone, -1, Y), 10, {"max_samples": 2000, "ignore_index": -1}, False, batch):
+        np.testing.assert_array_equal(result.indices, expected.indices)
+        assert result.gram.weight == (~gone).sum()
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [

@@ -267,7 +267,6 @@ def wrong_array(draw: Any, good: np.ndarray, *, numbers_are_good: bool = False) 
         np.ma.masked_array(_mapped(array)[0], mask=True),
         array.astype(object),
         array.astype(complex),
-        array.astype(bool),
         array.astype("U8"),
         np.zeros(array.shape, "datetime64[s]"),
         np.zeros(array.shape, [("a", "f8")]),
@@ -281,7 +280,9 @@ def wrong_array(draw: Any, good: np.ndarray, *, numbers_are_good: bool = False) 
         torch.from_numpy(array).to(torch.complex64),
         *NOT_ARRAYS,
     ]
-    if not numbers_are_good:
+    if numbers_are_good:
+        wrong.append(array.astype(bool))  # of samples they are 0 and 1
+    else:
         wrong += [array.astype(np.longdouble), torch.from_numpy(array).to(torch.bfloat16), array.tolist()[0]]
     return wrong[draw(st.integers(0, len(wrong) - 1))]
 
@@ -291,7 +292,7 @@ def wrong_labels(draw: Any, n: int) -> Any:
     """Something in the place of (n,) labels that is to be refused."""
     y = np.arange(n)
     wrong = [
-        y[:-1], np.arange(n + 1), y[:, None], y / 2, y.astype(complex), y.astype("datetime64[s]"), y.astype("timedelta64[s]"),
+        y[:-1], np.arange(n + 1), np.stack([y, y], 1), y / 2, y * 1.0, [1, "1"] * n, [None, *y[1:]], y.astype(complex), y.astype("datetime64[s]"), y.astype("timedelta64[s]"),
         np.ma.masked_array(y, mask=True), np.array([None] * n), np.array([2**70, *y[1:]], object), np.array([[1], [1, 2]] + [[3]] * n, object),
         np.zeros(n, [("a", "i4")]), torch.zeros(n), torch.zeros(n, dtype=torch.bfloat16), torch.zeros(n, dtype=torch.int64, device="meta"),
         torch.arange(n).to_sparse(), [0.5] * n, 0, "a" * n, *(bad for bad in NOT_ARRAYS if bad is not None),

@@ -168,7 +168,7 @@ def wrong_targets(draw: Any, n: int) -> Any:
     wrong = [marked, torch.from_numpy(marked), np.stack([y, marked], 1), y[:-1], y[:, None, None], np.zeros((n, 0)), y + 1j]
     wrong += [
         np.ma.masked_array(y, mask=True),
-        y.astype(int)[:, None],
+        np.eye(n, dtype=int),
         np.array([[0.5], [1, 2]] + [[3]] * n, object),
         torch.zeros(n, device="meta"),
     ]

@@ -89,7 +89,9 @@ def test_what_computes_more_than_linear_is_kept(kind):
     model = nn.Sequential(kind(8, 6), nn.Linear(8, 3))
     before = model[0].weight.detach().clone()
     report = campaign_(model, (X, y))
-    assert [(layer.name, layer.reason) for layer in report.kept] == [("0", f"{kind.__name__} has a forward of its own, which is not x W + b")]
+    assert [(layer.name, layer.reason) for layer in report.kept] == [
+        ("0", f"{kind.__name__} has a forward of its own, which is not x W + b")
+    ]
     assert torch.equal(model[0].weight, before)
 
 

@@ -22,6 +22,7 @@ BAD = {
     "width_curve": [None, 1],
     "class_weight": ["balance", 3],
     "backend": ["gpus", None],
+    "ignore_index": [2.5, True, [None]],
 }
 
 

@@ -7,6 +7,7 @@ from threadpoolctl import threadpool_limits
 
 import nc_fast
 from nc_fast.inputs import means, sources
+from nc_fast.inputs.left_out import LeftOut
 
 
 @pytest.fixture
@@ -66,14 +67,14 @@ def test_tensors(problem):
 def test_blocks_layouts_and_threads_change_no_bit(rng, monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_ROWS", (256, 256))
     W, X, y = rng.normal(size=(500, 700)), rng.normal(size=(3000, 500)).astype(np.float32), np.arange(3000) % 5
-    sums = means.feature_sums(sources.labelled(X, y, W, half=False), 500)
+    sums = means.feature_sums(sources.labelled(X, y, W, LeftOut(), half=False), 500)
     bias = means.centring(W, sums)
     np.testing.assert_allclose(bias, explicit(W, X), rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(means.centring(np.asfortranarray(W), sums), bias)
     np.testing.assert_array_equal([means.centring(W[:, j : j + 1], sums)[0] for j in range(700)], bias)
     for threads in (1, 2):
         with threadpool_limits(threads):
-            np.testing.assert_array_equal(means.feature_sums(sources.labelled(X, y, W, half=False), 500), sums)
+            np.testing.assert_array_equal(means.feature_sums(sources.labelled(X, y, W, LeftOut(), half=False), 500), sums)
 
 
 def test_a_checkpoint_goes_on(problem, tmp_path):

@@ -42,7 +42,7 @@ def test_pages_of_a_memory_map_are_given_back(tmp_path):
     np.memmap(tmp_path / "X", np.float32, "w+", shape=shape)[::1000] = 1.0
     script = f"""
 import numpy as np, nc_fast
-from nc_fast.inputs.sources import read_rows
+from nc_fast.inputs.slices import read_rows
 X = np.memmap({str(tmp_path / "X")!r}, np.float32, "r", shape={shape})
 resident = lambda: int(open("/proc/self/statm").read().split()[1]) * 4096
 before = resident()
@@ -60,7 +60,7 @@ print((resident() - before) / X.nbytes)
         (lambda X: X[:, :-1], ValueError, r"X: expected shape \(N, D\) = \(N, 6\) to match W, got \(40000, 5\)"),
         (lambda X: X[0], ValueError, r"X: expected shape \(N, D\), got \(6,\)"),
         (lambda X: X[:0], ValueError, "X: expected at least one row"),
-        (lambda X: X > 0, TypeError, "X: expected float32 or float64 or integer, got bool"),
+        (lambda X: X * 1j, TypeError, "X: expected float32 or float64 or integer, got complex64"),
         (
             lambda X: np.where(np.arange(N)[:, None] == 39_001, np.nan, X),
             ValueError,

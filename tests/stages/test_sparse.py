@@ -115,7 +115,7 @@ def test_doubled_entries_are_added_up(problem):
     ("change", "kind", "message"),
     [
         (lambda X: X[:, :5], ValueError, r"^X: expected shape \(N, D\) = \(N, 7\) to match W, got \(90, 5\)"),
-        (lambda X: X > 0, TypeError, "^X: expected float32 or float64 or integer, got bool"),
+        (lambda X: X * 1j, TypeError, "^X: expected float32 or float64 or integer, got complex"),
         (lambda X: X + 0j, TypeError, "^X: expected float32 or float64 or integer, got complex"),
         (lambda X: np.where(X[X != 0][9] == X, np.nan, X), ValueError, r"^X: expected finite numbers, got nan at \(%d, %d\)"),
         (lambda X: np.where(X[X != 0][9] == X, -np.inf, X), ValueError, r"^X: expected finite numbers, got -inf at \(%d, %d\)"),

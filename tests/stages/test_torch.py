@@ -58,7 +58,7 @@ def test_classes_that_appear_late(rng):
     [
         ({"W": torch.zeros(3, 5, dtype=torch.float16)}, TypeError, "W: expected float32 or float64, got float16; 16-bit"),
         ({"W": torch.zeros(3, 5, dtype=torch.bfloat16)}, TypeError, "W: expected float32 or float64, got bfloat16; 16-bit"),
-        ({"X": torch.zeros(4, 3, dtype=torch.bool)}, TypeError, "X: expected float32 or float64 or integer, got bool"),
+        ({"X": torch.zeros(4, 3, dtype=torch.cfloat)}, TypeError, "X: expected float32 or float64 or integer, got complex64"),
         ({"X": torch.eye(4, 3).to_sparse()}, TypeError, "X: expected a dense tensor, got layout torch.sparse_coo"),
         ({"y": torch.zeros(4)}, TypeError, "y: expected integer, boolean or string labels, got float32"),
         ({"X": torch.tensor([[0.0, 1, 2], [3, float("nan"), 5], [0, 0, 0], [1, 1, 1]])}, ValueError, r"X: .* got nan at \(1, 1\)"),

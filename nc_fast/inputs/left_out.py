@@ -1,0 +1,44 @@
+"""Samples whose labels stand for no class are left out; where nobody asked for it, that is said."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nc_fast.inputs.labels import IGNORE_INDEX, DefaultLabel, ignored
+from nc_fast.runtime.caller import warn_caller
+
+
+class LeftOut:
+    """The labels that stand for no class; whoever left samples out for the default, unasked, says so once.
+
+    Parameters
+    ----------
+    ignore : as :func:`nc_fast.inputs.checks.ignore_index` returns them.
+    """
+
+    def __init__(self, ignore: tuple[int | str | bytes, ...] = ()) -> None:
+        self.ignore = ignore
+        self._told = not any(isinstance(label, DefaultLabel) for label in ignore)
+
+    def kept(self, y: np.ndarray) -> np.ndarray | None:
+        """Return the places of the labels (N,) that stand for a class; None for all."""
+        gone = ignored(y, self.ignore)
+        return None if gone is None else np.flatnonzero(~gone)
+
+    def tell(self, name: str, n_left_out: int, n_samples: int, *, may_be_all: bool = False) -> None:
+        """Say how many samples were left out.
+
+        Raises
+        ------
+        ValueError
+            When they are all there are.
+        """
+        if n_left_out and n_left_out == n_samples and not may_be_all:
+            labels = " or ".join(map(repr, self.ignore))
+            raise ValueError(f"{name}: expected labels other than ignore_index = {labels}, got no others on all {n_samples} samples")
+        if n_left_out and not self._told:
+            self._told = True
+            warn_caller(
+                f"{name}: left out {n_left_out} of {n_samples} samples, labelled {IGNORE_INDEX}; "
+                f"ignore_index=[{IGNORE_INDEX}] leaves them out without this warning, ignore_index=None makes a class of them"
+            )
