@@ -59,6 +59,8 @@ def model(value: object) -> nn.Module:
     inner = getattr(value, "_orig_mod", value)
     if not isinstance(inner, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(value).__name__}")
+    if isinstance(inner, torch.jit.ScriptModule):  # its layers are no nn.Linear, and take no hooks
+        raise TypeError(f"model: expected the module that was scripted or traced, got a {type(value).__name__}; call torch.jit afterwards")
     if any(nn.parameter.is_lazy(tensor) for tensor in (*inner.parameters(), *inner.buffers())):
         raise ValueError("model: expected initialized parameters, got lazy ones; call the model on a batch first")
     places = {str(parameter.device) for parameter in inner.parameters()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
@@ -15,13 +15,14 @@ from torch import nn
 from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.head import FittedHead, scale_of_loss, settle_scale, sharpness_limit
-from nc_fast.init.layers.base import Layer
+from nc_fast.init.layers.base import Layer, parameters_behind
 from nc_fast.init.layers.linear import LinearLayer
+from nc_fast.init.memory import in_one_place, why_read_only
 from nc_fast.init.objective import Answers, Objective
 from nc_fast.init.pick import output_of_class
 from nc_fast.init.report import HeadReport, KeptLayer, LayerReport
 from nc_fast.init.sampling import SampledData, collect
-from nc_fast.init.state import as_found, batch_statistics, isolated_rng
+from nc_fast.init.state import as_found, isolated_rng, use_batch_statistics
 from nc_fast.init.trace import Trace, TracedLayer, trace
 from nc_fast.init.walk import Walk
 
@@ -55,24 +56,43 @@ def initialize(
 ) -> Outcome:
     """Look at the model with its layers, and do to it what is planned then; ``written`` are the modules that may change."""
     device = next(model.parameters()).device
-    with torch.inference_mode(False), isolated_rng(generator, device, data):
+    reasons = why_kept(model, layers)
+    unwritable = tuple(KeptLayer(layer.name, layer.kind, reason) for layer, reason in reasons.items())
+    with torch.inference_mode(False), as_found(model, written), isolated_rng(generator, device, data):
         sampled = collect(data, options.max_samples, targets=options.targets)
-        with as_found(model, written):
-            traced = trace(model, layers, sampled, device)
+        with torch.no_grad():
+            traced = trace(model, [layer for layer in layers if layer not in reasons], sampled, device)
+            traced = replace(traced, kept=(*traced.kept, *unwritable))
             plans = plans_of(traced, sampled)
             outputs = None
             if plans and sampled.targets is None:
                 outputs = output_of_class(sampled.classes, max(2, len(plans[-1].layer.weight)))
             answers = Answers(sampled.classes, outputs, sampled.targets)
             walk = Walk(model, device, sampled, traced.largest_tensor, answers, plans)
-            with batch_statistics(model):
-                fitted = [plan.layer for plan in plans if plan.select == LEAST_SQUARES]
-                last = next((one for one in traced.layers if one.layer in fitted), None)
-                objective = _objective(model, last, device, sampled, traced, answers, options) if last else None
-                before = objective.value() if objective else 0.0
-                reports, head, kept = walk.run(options)
-                report = _scaled(head, objective, before, sampled, options) if head and objective else None
+            use_batch_statistics(model)
+            fitted = [plan.layer for plan in plans if plan.select == LEAST_SQUARES]
+            last = next((one for one in traced.layers if one.layer in fitted), None)
+            objective = _objective(model, last, device, sampled, traced, answers, options) if last else None
+            before = objective.value() if objective else 0.0
+            reports, head, kept = walk.run(options)
+            report = _scaled(head, objective, before, sampled, options) if head and objective else None
     return Outcome(traced, sampled, tuple(reports), (*traced.kept, *kept), report)
+
+
+def why_kept(model: nn.Module, layers: Sequence[Layer]) -> dict[Layer, str]:
+    """Return why layers cannot be written: their memory takes no writes, or another weight lies in it."""
+    twins = in_one_place(dict(model.named_parameters()))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    reasons: dict[Layer, str] = {}
+    for layer in layers:
+        for part in (layer.weight_name, layer.bias_name):
+            for parameter in parameters_behind(layer.module, part):
+                reason = why_read_only(parameter) if parameter.requires_grad else None
+                if names[parameter] in twins:
+                    reason = f"shares memory with {twins[names[parameter]]}"
+                if reason:
+                    reasons.setdefault(layer, f"its {part} {reason}")
+    return reasons
 
 
 def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:

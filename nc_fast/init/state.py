@@ -1,10 +1,16 @@
-"""Leaving things as found: modes, buffers, random number generators; on an error, weights too."""
+"""Leaving things as found: modes, buffers, hooks, random states, torch's switches; on an error, weights too.
+
+Clean-up goes step by step: one that raises keeps no other from being run, and makes the call fail, so that the weights are given back
+as well. It goes around the modules' own ``__setattr__`` and around tensors' in-place functions, which may refuse.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +18,20 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+
+from nc_fast.init.memory import in_one_place
+from nc_fast.init.snapshots import ModuleAsFound, TensorAsFound
+
+Step = Callable[[], Any]
+ATTEMPTS = 2  # at every step of clean-up: a Ctrl-C may end the first
+# What the campaign, a forward pass or a loader may set for the whole process: how it is read, and set.
+SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], Any]], ...] = (
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (torch.get_default_dtype, torch.set_default_dtype),
+)
 
 
 def is_fresh_batchnorm(module: nn.Module) -> bool:
@@ -23,57 +43,59 @@ def is_fresh_batchnorm(module: nn.Module) -> bool:
 
 @contextmanager
 def as_found(model: nn.Module, filled: Iterable[nn.Module]) -> Iterator[None]:
-    """Run the block in evaluation mode; give modes and buffers back, and, when it raises, the filled modules' state as well.
+    """Run the block in evaluation mode, uncompiled; leave all as found but the filled modules' weights, and, when it raises, these too.
 
     The mode is set on each module's attribute, not through ``eval()``, which some models override to do more.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    weights = {parameter: parameter.detach().clone() for module in filled for parameter in module.parameters()}
+    filled = list(filled)
     # A parametrization keeps part of the weight it was given in buffers (orthogonal's base, spectral_norm's vectors).
     own = {part for module in filled if parametrize.is_parametrized(module) for part in module.parametrizations.modules()}  # type: ignore[union-attr]
-    failed = True
-    fast_attention = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer never calls the layers inside it
-    cached_casts = torch.is_autocast_cache_enabled()
-    torch.set_autocast_cache_enabled(False)  # within autocast, casts of weights are kept that change meanwhile
-    try:
-        with torch.no_grad():
-            for module, _ in modes:
-                module.training = False
-            yield
-        failed = False
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_attention)
-        torch.set_autocast_cache_enabled(cached_casts)
-        torch.clear_autocast_cache()
-        with torch.no_grad():
-            for parameter, value in weights.items() if failed else ():
-                parameter.copy_(value)
-            for module, name, buffer, value in buffers:
-                if failed or module not in own:
-                    buffer.copy_(value)
-                    module._buffers[name] = buffer
-        for module, mode in modes:
-            module.training = mode
+    modules = [ModuleAsFound(module) for module in model.modules()]
+    kept = {id(tensor) for module in filled for tensor in module.parameters()}
+    kept |= {id(tensor) for found in modules if found.module in own for tensor in found.tensors()}
+    tensors = {id(tensor): TensorAsFound(tensor) for found in modules for tensor in found.tensors()}
+    weights = [found for key, found in tensors.items() if key in kept]
+    others = [found for key, found in tensors.items() if key not in kept]
+    in_place = in_one_place({str(key): found.tensor for key, found in tensors.items()})
+    shared = [found.tensor for key, found in tensors.items() if key in kept and str(key) in in_place]
+    new: list[torch.Tensor] = []  # values of the weights whose memory a buffer shares, which are not to go back with it
 
+    def take_new() -> None:
+        new[:] = [weight.detach().clone() for weight in shared]
 
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Let BatchNorms that have never seen a batch normalize by the batch, as the first training step will."""
-    fresh = [module for module in model.modules() if is_fresh_batchnorm(module)]
-    for module in fresh:
-        module.training = True
+    def put_new() -> None:
+        for weight, value in zip(shared, new, strict=True):
+            weight.detach().copy_(value)
+
+    always: list[Step] = [
+        *(partial(switch, read()) for read, switch in SWITCHES),
+        torch.clear_autocast_cache,
+        *(found.restore_mode for found in modules),
+        *(found.restore for found in modules if found.module not in own),
+        take_new,
+        *(found.restore for found in others),
+        put_new,
+    ]
+    error = None
     try:
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):  # torch 2.6; else nothing is compiled, or all by module
+            stance = torch.compiler.set_stance("force_eager")
+            always.insert(0, partial(stance.__exit__, None, None, None))
+        for found in modules:
+            found.prepare()
+        torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer never calls the layers inside it
+        torch.set_autocast_cache_enabled(False)  # within autocast, casts of weights are kept that change meanwhile
         yield
-    finally:
-        for module in fresh:
-            module.training = False
+    except BaseException as raised:
+        error = raised
+    _clean_up(error, always, [found.restore for found in (*modules, *weights)])
+
+
+def use_batch_statistics(model: nn.Module) -> None:
+    """Let BatchNorms that have never seen a batch normalize by the batch, as the first training step will."""
+    for module in model.modules():
+        if is_fresh_batchnorm(module):
+            module.training = True
 
 
 @contextmanager
@@ -82,24 +104,55 @@ def isolated_rng(generator: torch.Generator | None, device: torch.device, data: 
 
     So whatever draws (an init function without a ``generator`` argument, a shuffling loader, an augmentation) follows
     the given generator, and the caller's global state is untouched. A loader's own generators are given back as well.
-    Without a generator the block draws from the global state, as ``torch.nn.init`` does.
+    Without a generator the block draws from the global state, as ``torch.nn.init`` does. After an error every state is given back.
     """
-    own = {id(g): g for g in (getattr(data, "generator", None), getattr(getattr(data, "sampler", None), "generator", None))}
-    states = [(g, g.get_state()) for g in own.values() if isinstance(g, torch.Generator) and g is not generator]
-    with ExitStack() as stack:
-        for g, state in states:
-            stack.callback(g.set_state, state)
+    drawing = (data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler")))
+    drawing += (getattr(drawing[-1], "sampler", None),)
+    own = {id(g): g for g in (getattr(one, "generator", None) for one in drawing) if isinstance(g, torch.Generator) and g is not generator}
+    loaders: list[Step] = [partial(g.set_state, g.get_state()) for g in own.values()]
+    process: list[Step] = [
+        partial(random.setstate, random.getstate()),
+        partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002  (users' augmentations draw from it)
+        partial(torch.set_rng_state, torch.get_rng_state()),
+    ]
+    accelerator = None if device.type == "cpu" else torch.get_device_module(device)
+    if accelerator:
+        process.append(partial(accelerator.set_rng_state, accelerator.get_rng_state(device), device))
+    given: list[Step] = [] if generator is None else [partial(generator.set_state, generator.get_state())]
+    error = None
+    try:
         if generator is not None:
             seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-            stack.callback(random.setstate, random.getstate())
-            stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002  (users' augmentations draw from it)
-            devices = [] if device.type == "cpu" else [device.index or 0]
-            stack.enter_context(torch.random.fork_rng(devices, device_type="cuda" if not devices else device.type))
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002  (as above)
             torch.default_generator.manual_seed(seed)
-            if devices:
-                module = torch.get_device_module(device)
-                with module.device(device):
-                    module.manual_seed(seed)
+            if accelerator:
+                with accelerator.device(device):
+                    accelerator.manual_seed(seed)
         yield
+    except BaseException as raised:
+        error = raised
+    _clean_up(error, [*loaders, *(process if given else ())], [*process, *given])
+
+
+def _clean_up(error: BaseException | None, always: Iterable[Step], after_error: Iterable[Step]) -> None:
+    """Take all steps, whatever the others do, and, where the block or a step failed, those after an error; then raise what came first."""
+    for step in always:
+        error = _attempt(step, error)
+    if error is not None:
+        for step in after_error:
+            _attempt(step, error)
+        raise error
+
+
+def _attempt(step: Step, error: BaseException | None) -> BaseException | None:
+    for _ in range(ATTEMPTS):
+        try:
+            step()
+            break
+        except BaseException as raised:
+            if error is None:
+                error = raised
+            elif error.__context__ is None:  # the traceback shows it
+                error.__context__ = raised
+    return error
