@@ -22,7 +22,7 @@ from nc_fast.init.objective import Answers, Objective
 from nc_fast.init.pick import output_of_class
 from nc_fast.init.report import HeadReport, KeptLayer, LayerReport
 from nc_fast.init.sampling import SampledData, collect
-from nc_fast.init.state import as_found, isolated_rng, use_batch_statistics
+from nc_fast.init.state import as_found, use_batch_statistics
 from nc_fast.init.trace import Trace, TracedLayer, trace
 from nc_fast.init.walk import Walk
 
@@ -58,7 +58,7 @@ def initialize(
     device = next(model.parameters()).device
     reasons = why_kept(model, layers)
     unwritable = tuple(KeptLayer(layer.name, layer.kind, reason) for layer, reason in reasons.items())
-    with torch.inference_mode(False), as_found(model, written), isolated_rng(generator, device, data):
+    with torch.inference_mode(False), as_found(model, written, generator, device, data):
         sampled = collect(data, options.max_samples, targets=options.targets)
         with torch.no_grad():
             traced = trace(model, [layer for layer in layers if layer not in reasons], sampled, device)

@@ -38,7 +38,9 @@ class ModuleAsFound:
                 self.module._buffers[name] = buffer.clone()
         if hasattr(torch.compiler, "set_stance"):
             return
-        vars(self.module).pop("_compiled_call_impl", None)
+        attributes = vars(self.module)
+        attributes.pop("_compiled_call_impl", None)
+        attributes.update({name: getattr(value, "_torchdynamo_orig_callable", value) for name, value in attributes.items()})
         for name, child in self.module._modules.items():
             self.module._modules[name] = getattr(child, "_orig_mod", child)
 
@@ -83,7 +85,8 @@ class TensorAsFound:
             if not torch.equal(self._bytes, self._value):
                 self._bytes.copy_(self._value)
         elif not tensor.is_meta and self._version is not None and tensor._version != self._version:
-            tensor.detach().copy_(self._value)
+            with torch.no_grad():
+                tensor.copy_(self._value)  # of sparse ones a detached tensor is another
         if not self._is_leaf:
             return
         if not tensor.is_leaf:

@@ -42,10 +42,17 @@ def is_fresh_batchnorm(module: nn.Module) -> bool:
 
 
 @contextmanager
-def as_found(model: nn.Module, filled: Iterable[nn.Module]) -> Iterator[None]:
+def as_found(
+    model: nn.Module, filled: Iterable[nn.Module], generator: torch.Generator | None, device: torch.device, data: Any
+) -> Iterator[None]:
     """Run the block in evaluation mode, uncompiled; leave all as found but the filled modules' weights, and, when it raises, these too.
 
     The mode is set on each module's attribute, not through ``eval()``, which some models override to do more.
+
+    With a generator, every global generator is seeded from it for the block: so whatever draws (an init function without a
+    ``generator`` argument, a shuffling loader, an augmentation) follows the given generator, and the caller's global state is
+    untouched. Without one the block draws from the global state, as ``torch.nn.init`` does. A loader's own generators are given
+    back in either case, and after an error all are.
     """
     filled = list(filled)
     # A parametrization keeps part of the weight it was given in buffers (orthogonal's base, spectral_norm's vectors).
@@ -67,28 +74,39 @@ def as_found(model: nn.Module, filled: Iterable[nn.Module]) -> Iterator[None]:
         for weight, value in zip(shared, new, strict=True):
             weight.detach().copy_(value)
 
+    loaders: list[Step] = [partial(one.set_state, one.get_state()) for one in _own_generators(data) if one is not generator]
+    process = _random_states(device)
     always: list[Step] = [
         *(partial(switch, read()) for read, switch in SWITCHES),
         torch.clear_autocast_cache,
+        *loaders,
+        *(process if generator else ()),
         *(found.restore_mode for found in modules),
         *(found.restore for found in modules if found.module not in own),
         take_new,
         *(found.restore for found in others),
         put_new,
     ]
+    after_error: list[Step] = [*(found.restore for found in modules), *(found.restore for found in weights), *process]
+    if generator:
+        after_error.append(partial(generator.set_state, generator.get_state()))
     error = None
     try:
-        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):  # torch 2.6; else nothing is compiled, or all by module
+        if "torch._dynamo" in sys.modules and hasattr(
+            torch.compiler, "set_stance"
+        ):  # torch 2.6; else nothing is compiled, or all by module
             stance = torch.compiler.set_stance("force_eager")
             always.insert(0, partial(stance.__exit__, None, None, None))
         for found in modules:
             found.prepare()
         torch.backends.mha.set_fastpath_enabled(False)  # the fused encoder layer never calls the layers inside it
         torch.set_autocast_cache_enabled(False)  # within autocast, casts of weights are kept that change meanwhile
+        if generator:
+            _seed(int(torch.randint(2**31, (), generator=generator, device=generator.device)), device)
         yield
     except BaseException as raised:
         error = raised
-    _clean_up(error, always, [found.restore for found in (*modules, *weights)])
+    _clean_up(error, always, after_error)
 
 
 def use_batch_statistics(model: nn.Module) -> None:
@@ -98,41 +116,35 @@ def use_batch_statistics(model: nn.Module) -> None:
             module.training = True
 
 
-@contextmanager
-def isolated_rng(generator: torch.Generator | None, device: torch.device, data: Any) -> Iterator[None]:
-    """With a generator, seed every global generator from it for the block and give their states back afterwards.
+def _own_generators(data: Any) -> Iterable[torch.Generator]:
+    """Return what a loader and its samplers draw from."""
+    batches = getattr(data, "batch_sampler", None)
+    places = (data, getattr(data, "sampler", None), batches, getattr(batches, "sampler", None))
+    found = [getattr(place, "generator", None) for place in places]
+    return {id(one): one for one in found if isinstance(one, torch.Generator)}.values()
 
-    So whatever draws (an init function without a ``generator`` argument, a shuffling loader, an augmentation) follows
-    the given generator, and the caller's global state is untouched. A loader's own generators are given back as well.
-    Without a generator the block draws from the global state, as ``torch.nn.init`` does. After an error every state is given back.
-    """
-    drawing = (data, *(getattr(data, name, None) for name in ("sampler", "batch_sampler")))
-    drawing += (getattr(drawing[-1], "sampler", None),)
-    own = {id(g): g for g in (getattr(one, "generator", None) for one in drawing) if isinstance(g, torch.Generator) and g is not generator}
-    loaders: list[Step] = [partial(g.set_state, g.get_state()) for g in own.values()]
-    process: list[Step] = [
+
+def _random_states(device: torch.device) -> list[Step]:
+    """Return what gives the process's random states back."""
+    steps: list[Step] = [
         partial(random.setstate, random.getstate()),
         partial(np.random.set_state, np.random.get_state()),  # noqa: NPY002  (users' augmentations draw from it)
         partial(torch.set_rng_state, torch.get_rng_state()),
     ]
-    accelerator = None if device.type == "cpu" else torch.get_device_module(device)
-    if accelerator:
-        process.append(partial(accelerator.set_rng_state, accelerator.get_rng_state(device), device))
-    given: list[Step] = [] if generator is None else [partial(generator.set_state, generator.get_state())]
-    error = None
-    try:
-        if generator is not None:
-            seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002  (as above)
-            torch.default_generator.manual_seed(seed)
-            if accelerator:
-                with accelerator.device(device):
-                    accelerator.manual_seed(seed)
-        yield
-    except BaseException as raised:
-        error = raised
-    _clean_up(error, [*loaders, *(process if given else ())], [*process, *given])
+    if device.type != "cpu":
+        accelerator = torch.get_device_module(device)
+        steps.append(partial(accelerator.set_rng_state, accelerator.get_rng_state(device), device))
+    return steps
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (as above)
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        accelerator = torch.get_device_module(device)
+        with accelerator.device(device):
+            accelerator.manual_seed(seed)
 
 
 def _clean_up(error: BaseException | None, always: Iterable[Step], after_error: Iterable[Step]) -> None:
