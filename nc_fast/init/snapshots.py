@@ -21,14 +21,14 @@ class ModuleAsFound:
         self.module = module
         self._mode = module.training
         self._attributes = dict(vars(module))
+        plain = (value for value in self._attributes.values() if isinstance(value, Tensor))
+        self._tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False), *plain)
         held = {name: self._attributes[name] for name in REGISTRIES if name in self._attributes}
         self._registries = {name: set(value) if isinstance(value, set) else dict(value.items()) for name, value in held.items()}
 
     def tensors(self) -> Iterator[Tensor]:
         """Yield parameters, buffers, and tensors that are plain attributes."""
-        for values in (self._registries["_parameters"], self._registries["_buffers"], self._attributes):
-            assert isinstance(values, dict)
-            yield from (value for value in values.values() if isinstance(value, Tensor))
+        yield from self._tensors
 
     def prepare(self) -> None:
         """Set evaluation mode; let buffers that were made in inference mode be written, and what was compiled run as it was before."""
