@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,20 +14,22 @@ REGISTRIES = tuple(name for name, value in vars(nn.Module()).items() if isinstan
 
 
 class ModuleAsFound:
-    """A module's mode, attributes, parameters, buffers, modules and hooks; which they are, not their values."""
+    """A module's mode, attributes, parameters, buffers, modules and hooks; which they are, not their values.
+
+    Attributes
+    ----------
+    module : the module.
+    tensors : its parameters, buffers, and tensors that are plain attributes.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._mode = module.training
         self._attributes = dict(vars(module))
         plain = (value for value in self._attributes.values() if isinstance(value, Tensor))
-        self._tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False), *plain)
+        self.tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False), *plain)
         held = {name: self._attributes[name] for name in REGISTRIES if name in self._attributes}
         self._registries = {name: set(value) if isinstance(value, set) else dict(value.items()) for name, value in held.items()}
-
-    def tensors(self) -> Iterator[Tensor]:
-        """Yield parameters, buffers, and tensors that are plain attributes."""
-        yield from self._tensors
 
     def prepare(self) -> None:
         """Set evaluation mode; let buffers that were made in inference mode be written, and what was compiled run as it was before."""

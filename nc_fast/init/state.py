@@ -59,8 +59,8 @@ def as_found(
     own = {part for module in filled if parametrize.is_parametrized(module) for part in module.parametrizations.modules()}  # type: ignore[union-attr]
     modules = [ModuleAsFound(module) for module in model.modules()]
     kept = {id(tensor) for module in filled for tensor in module.parameters()}
-    kept |= {id(tensor) for found in modules if found.module in own for tensor in found.tensors()}
-    tensors = {id(tensor): TensorAsFound(tensor) for found in modules for tensor in found.tensors()}
+    kept |= {id(tensor) for found in modules if found.module in own for tensor in found.tensors}
+    tensors = {id(tensor): TensorAsFound(tensor) for found in modules for tensor in found.tensors}
     weights = [found for key, found in tensors.items() if key in kept]
     others = [found for key, found in tensors.items() if key not in kept]
     in_place = in_one_place({str(key): found.tensor for key, found in tensors.items()})
@@ -77,7 +77,7 @@ def as_found(
     loaders: list[Step] = [partial(one.set_state, one.get_state()) for one in _own_generators(data) if one is not generator]
     process = _random_states(device)
     always: list[Step] = [
-        *(partial(switch, read()) for read, switch in SWITCHES),
+        *(partial(_turn_back, read, switch, read()) for read, switch in SWITCHES),
         torch.clear_autocast_cache,
         *loaders,
         *(process if generator else ()),
@@ -107,6 +107,11 @@ def as_found(
     except BaseException as raised:
         error = raised
     _clean_up(error, always, after_error)
+
+
+def _turn_back(read: Callable[[], Any], switch: Callable[[Any], Any], found: Any) -> None:
+    if read() != found:  # some take a second when first set: determinism imports torch's compiler
+        switch(found)
 
 
 def use_batch_statistics(model: nn.Module) -> None:

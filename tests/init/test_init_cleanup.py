@@ -413,9 +413,6 @@ class Scripted(nn.Module):
 def set_switches(model, z):
     torch.set_grad_enabled(False)
     torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def set_dtype(model, z):
     torch.set_default_dtype(torch.float64)
 
 
