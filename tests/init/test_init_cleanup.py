@@ -391,7 +391,13 @@ def grow(model, z):
     model.b = torch.cat([model.b, z[:1].detach()])
 
 
+def two_buffers(model, folder):
+    model.register_buffer("b", torch.zeros(8), persistent=False)
+    model.register_buffer("c", torch.zeros(8))
+
+
 def reregister(model, z):
+    """Now it is the last, and persistent."""
     value = model.b
     del model.b
     model.register_buffer("b", value + 1)
@@ -446,7 +452,7 @@ KINDS = {
     "None first": (lambda model, folder: model.register_buffer("b", None), changes(lambda model, z: setattr(model, "b", z.detach()))),
     "set to None": (buffer(lambda: torch.zeros(8)), changes(lambda model, z: setattr(model, "b", None))),
     "registered": (nothing, changes(lambda model, z: model.register_buffer("new", z.detach(), persistent=False))),
-    "registered again": (buffer(lambda: torch.zeros(8)), changes(reregister)),
+    "registered again": (two_buffers, changes(reregister)),
     "not persistent": (buffer(lambda: torch.zeros(8), False), changes(lambda model, z: model.b.add_(1))),
     "complex": (buffer(lambda: torch.zeros(8, dtype=torch.complex64)), changes(lambda model, z: model.b.add_(1j))),
     "quantized": (
