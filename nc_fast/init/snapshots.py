@@ -37,13 +37,9 @@ class ModuleAsFound:
         for name, buffer in self.module._buffers.items():
             if buffer is not None and buffer.is_inference():
                 self.module._buffers[name] = buffer.clone()
-        if hasattr(torch.compiler, "set_stance"):
-            return
-        attributes = vars(self.module)
-        attributes.pop("_compiled_call_impl", None)
-        attributes.update({name: getattr(value, "_torchdynamo_orig_callable", value) for name, value in attributes.items()})
-        for name, child in self.module._modules.items():
-            self.module._modules[name] = getattr(child, "_orig_mod", child)
+        if not hasattr(torch.compiler, "set_stance"):  # torch before 2.6
+            attributes = vars(self.module)
+            attributes.update({name: getattr(value, "_torchdynamo_orig_callable", value) for name, value in attributes.items()})
 
     def restore_mode(self) -> None:
         """Give the mode back."""

@@ -92,9 +92,7 @@ def as_found(
         after_error.append(partial(generator.set_state, generator.get_state()))
     error = None
     try:
-        if "torch._dynamo" in sys.modules and hasattr(
-            torch.compiler, "set_stance"
-        ):  # torch 2.6; else nothing is compiled, or all by module
+        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):  # torch 2.6; before: see ModuleAsFound.prepare
             stance = torch.compiler.set_stance("force_eager")
             always.insert(0, partial(stance.__exit__, None, None, None))
         for found in modules:

@@ -469,6 +469,7 @@ KINDS = {
     "mode": (own_submodule(nn.Dropout), changes(lambda model, z: model.train())),
     "frozen parameter": (own_submodule(lambda: nn.LayerNorm(8)), changes(lambda model, z: model.part.weight.data.mul_(0.9))),
     "requires_grad": (own_submodule(lambda: nn.LayerNorm(8)), changes(lambda model, z: model.part.requires_grad_(False))),
+    "grad": (own_submodule(lambda: nn.LayerNorm(8)), changes(lambda model, z: setattr(model.part.weight, "grad", torch.ones(8)))),
     "parameter replaced": (
         own_submodule(lambda: nn.LayerNorm(8)),
         changes(lambda model, z: setattr(model.part, "weight", nn.Parameter(torch.zeros(8)))),
