@@ -93,15 +93,15 @@ def activation_after(
     def identity() -> FollowingActivation:
         return FollowingActivation("identity", "identity", normalized)
 
-    def unclear(why: str) -> FollowingActivation:
+    def unclear(why: str, *among: Tensor) -> FollowingActivation:
         """Look for the activation's numbers among what came later, whatever made them; else assume the identity, and say so."""
         before = as_left if value is output else value
-        found = activation_between(before, _after_last_use(value, calls, returned))
+        found = activation_between(before, among or _after_last_use(value, calls, returned))
         return FollowingActivation(*found, normalized) if found else replace(identity(), notes=(f"{why}; {ASSUMED}",))
 
     written_over = [call for call in calls if any(result is output for result in call.outputs)]
     if not written_over and not torch.equal(output.nan_to_num(), as_left.nan_to_num()):
-        return unclear("its output is changed in place by what was not seen")
+        return unclear("its output is changed in place by what was not seen", output)
     while True:
         uses = [(number, call) for number, call in enumerate(calls) if id(value) in call.inputs]
         if not uses:

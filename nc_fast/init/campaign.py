@@ -23,6 +23,7 @@ from nc_fast.init.run import initialize
 from nc_fast.init.sampling import SampledData
 from nc_fast.init.trace import Trace
 from nc_fast.inputs import checks
+from nc_fast.runtime.caller import warn_caller
 from nc_fast.runtime.progress import Progress
 
 
@@ -206,7 +207,7 @@ def campaign_(
 
     written = {layer.module for layer in fit if layer.name in asked}
     done = initialize(net, data, fit, written, generator, options, plans_of)
-    return InitReport(
+    report = InitReport(
         layers=done.layers,
         kept=tuple(layer for layer in (*unfit, *done.kept) if layer.name in asked),
         head=done.head,
@@ -215,3 +216,7 @@ def campaign_(
         seconds=perf_counter() - started,
         notes=done.sampled.notes,
     )
+    if not report.layers:
+        reasons = "; ".join(f"{layer.name}: {layer.reason}" for layer in report.kept)
+        warn_caller(f"campaign_: nothing was initialized; {reasons}")
+    return report

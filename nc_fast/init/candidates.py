@@ -78,12 +78,16 @@ def inverse(spread: Tensor) -> Tensor:
 def pairs_pool(layer: Layer, pool: int, gain: float, rows: Sequence[tuple[Tensor, np.ndarray]], answers: Answers) -> LayerPool:
     """Draw differences of the layer's samples (rows of each of its groups) that differ in class, or by their targets' distance.
 
-    Each is as long as gives its pre-activation the standard deviation that He's draws have on average.
+    Each is as long as gives its pre-activation the standard deviation that He's draws have on average. Where the samples are all the
+    same, as behind a branch that starts at zero, they are He's draws.
     """
     like = layer.weight
     size = pool * len(like) // layer.groups
     parts = []
     for X, labels in rows:
+        if bool((X[:1] == X).all()):
+            parts.append(torch.randn(size, X.shape[1], dtype=X.dtype, device=like.device) * (gain * (2 / X.shape[1]) ** 0.5))
+            continue
         y = labels if answers.targets is None else answers.design(labels)
         W = torch.as_tensor(data_pairs(X, y, size, int(torch.randint(2**31, ())))[0]).to(like.device)
         X = X.to(like.device) - X.mean(dim=0).to(like.device)

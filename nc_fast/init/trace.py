@@ -18,7 +18,7 @@ from nc_fast.init.activations import FollowingActivation, activation_after, outp
 from nc_fast.init.forward_pass import CallRecorder, TorchCall, on_arrival, tensors_in
 from nc_fast.init.labels import Grids
 from nc_fast.init.layers.attention import ProjectionLayer
-from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer, kind_of
+from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer, kind_of, parameters_behind
 from nc_fast.init.marks import strays
 from nc_fast.init.positions import label_grids
 from nc_fast.init.report import KeptLayer
@@ -110,7 +110,12 @@ def trace(model: nn.Module, layers: Sequence[Layer], data: SampledData, device: 
             activation = activation_after(visit.output, visit.as_left, later, returned, fresh_means)
             output = output_of_model(visit.output, later, returned)
         traced.append(TracedLayer(layer, position, axis, activation, output))
-    kept += [KeptLayer(layer.name, layer.kind, "the data never reaches it") for layer in layers if layer.host not in order]
+    read = {id_ for call in calls for id_ in call.inputs}
+    for layer in layers:
+        if layer.host not in order:
+            called = any(id(parameter) in read for parameter in parameters_behind(layer.module, layer.weight_name))
+            reason = "the model uses its weight without calling it" if called else "the data never reaches it"
+            kept.append(KeptLayer(layer.name, layer.kind, reason))
     return Trace(tuple(traced), tuple(kept), largest, sum(sizes) // TRACE_SAMPLES[1])
 
 

@@ -120,7 +120,6 @@ def rich():
         nn.Linear(8, 3),
     )
     model[2].eval()
-    model[4].eval()
     model[0].bias.requires_grad_(False)
     model[9].register_forward_hook(lambda *_: None)
     model[9].weight.grad = torch.ones(3, 8)

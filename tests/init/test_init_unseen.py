@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from nc_fast.init import campaign_
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+
 
 class Follow(nn.Module):
     def __init__(self, function):
@@ -22,13 +24,11 @@ class Follow(nn.Module):
         return self.last(self.function(self.first(x)))
 
 
-@torch.jit.script
-def scripted_swish(x):
+def swish(x):
     return x * torch.sigmoid(x)
 
 
-@torch.jit.script
-def scripted_cube(x):
+def cube(x):
     return x * x * x
 
 
@@ -55,7 +55,7 @@ def of_numpy(function):
 FOUND = {
     "scripted module": (lambda: torch.jit.script(nn.ReLU()), "relu"),
     "scripted module in place": (lambda: torch.jit.script(nn.ReLU(inplace=True)), "relu"),
-    "scripted function": (lambda: scripted_swish, "silu"),
+    "scripted function": (lambda: torch.jit.script(swish), "silu"),
     "scripted tanh": (lambda: torch.jit.script(nn.Tanh()), "tanh"),
     "scripted mish": (lambda: torch.jit.script(nn.Mish()), "mish"),
     "traced": (lambda: torch.jit.trace(nn.GELU(), torch.randn(2, 8)), "gelu"),
@@ -87,7 +87,7 @@ def test_they_are_found_by_their_numbers(case):
 
 
 UNKNOWN = {
-    "scripted": lambda: scripted_cube,
+    "scripted": lambda: torch.jit.script(cube),
     "NumPy": lambda: of_numpy(lambda z: np.sign(z) * np.sqrt(np.abs(z))),
     "a product of three": lambda: lambda z: z * torch.sigmoid(z) * z,
     "of all neurons": lambda: of_numpy(lambda z: np.sort(z, axis=1)),
@@ -106,6 +106,7 @@ def test_what_is_not_found_is_noted(case):
 
 def test_a_scripted_activation_in_a_residual_branch_is_found():
     X, y = blobs(6)
+    scripted_swish = torch.jit.script(swish)
 
     class Residual(nn.Module):
         def __init__(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -14,6 +15,8 @@ from nc_fast.init.layers.linear import LinearLayer
 from nc_fast.init.report import KeptLayer
 
 ROOT = "model"  # the name of a layer that is the whole model
+COMPILED = "_orig_mod"  # in a path, what torch.compile put around a module
+SCRIPTED = "it is scripted or traced; initialize the module it was made of"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KNOWN_FORWARDS = tuple(kind.forward for kind in (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention))
 KNOWN_KINDS = "campaigns know Linear, Conv1d, Conv2d, Conv3d, MultiheadAttention, and what computes the same as Linear"
@@ -33,9 +36,10 @@ def find_layers(model: nn.Module) -> tuple[list[Layer], list[KeptLayer]]:
     layers: list[Layer] = []
     kept: list[KeptLayer] = []
     looked_into: set[nn.Module] = set()
-    for name, module in model.named_modules():
+    for path, module in model.named_modules():
         if module in looked_into:
             continue
+        name = ".".join(part for part in path.split(".") if part != COMPILED)
         if parametrize.is_parametrized(module):
             looked_into.update(module.parametrizations.modules())
         if isinstance(module, nn.MultiheadAttention):
@@ -66,6 +70,8 @@ def _layers_of(name: str, module: nn.Module) -> list[Layer]:
 
 def _may_be_linear(module: nn.Module) -> bool:
     """Whether a module of an unknown class has a matrix ``weight`` and a vector ``bias``, or none, and nothing else to train."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False
     own = dict(module.named_parameters(recurse=False))
     weight, bias = own.pop("weight", None), own.pop("bias", None)
     known = any(isinstance(module, kinds) for kinds, _ in EXPECTED_KEPT)
@@ -74,6 +80,10 @@ def _may_be_linear(module: nn.Module) -> bool:
 
 def _unfit(name: str, module: nn.Module) -> Iterator[KeptLayer]:
     """Yield what a module has of weights that no layer is made of: itself where its kind is known, otherwise its parameters."""
+    if isinstance(module, torch.jit.ScriptModule):
+        if next(module.parameters(recurse=False), None) is not None:
+            yield KeptLayer(name or ROOT, module.original_name, SCRIPTED)
+        return
     for kinds, reason in EXPECTED_KEPT:
         if isinstance(module, kinds):
             yield KeptLayer(name or ROOT, kind_of(module), reason)
@@ -95,8 +105,8 @@ def _reason_to_keep(layer: Layer, model: nn.Module) -> str | None:
             return "its parametrization has no right_inverse, so that a weight cannot be set"
     elif not parameters:
         return "its weight is computed by a hook; torch.nn.utils.parametrizations has the forms whose weight can be set"
-    if not layer.weight.dtype.is_floating_point:
-        return f"its weight is {layer.weight.dtype}"
+    if not parameters[0].dtype.is_floating_point:
+        return f"its weight is {parameters[0].dtype}"
     if not any(parameter.requires_grad for parameter in parameters):
         return "frozen (requires_grad is False)"
     owners = [path for path, parameter in model.named_parameters(remove_duplicate=False) if parameter is parameters[0]]
