@@ -89,7 +89,7 @@ def pairs_pool(layer: Layer, pool: int, gain: float, rows: Sequence[tuple[Tensor
             parts.append(torch.randn(size, X.shape[1], dtype=X.dtype, device=like.device) * (gain * (2 / X.shape[1]) ** 0.5))
             continue
         y = labels if answers.targets is None else answers.design(labels)
-        W = torch.as_tensor(data_pairs(X, y, size, int(torch.randint(2**31, ())))[0]).to(like.device)
+        W = torch.as_tensor(data_pairs(X, y, size, int(torch.randint(2**31, ())), ignore_index=None)[0]).to(like.device)
         X = X.to(like.device) - X.mean(dim=0).to(like.device)
         wanted = gain * (2 * X.square().mean()).sqrt()  # sqrt(2 / D) of the root of the features' summed variances
         parts.append((W * (wanted * inverse((X @ W).std(dim=0, correction=0)))).T)

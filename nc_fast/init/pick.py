@@ -92,9 +92,9 @@ def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules)
     """Score every candidate on all samples."""
     scored_W, scored_b = W, b
     if rules.activation.normalized:
-        scale = inverse(class_moments(W, blocks(), activation="identity").spread()).to(W.dtype)
+        scale = inverse(class_moments(W, blocks(), activation="identity", ignore_index=None).spread()).to(W.dtype)
         scored_W, scored_b = W * scale, b * scale
-    moments = class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function)
+    moments = class_moments(scored_W, blocks(), bias=scored_b, activation=rules.activation.function, ignore_index=None)
     scores = ib_scores(moments, alpha=rules.alpha) if rules.criterion is None else apply_criterion(rules.criterion, moments)
     second = np.flatnonzero(as_numpy(scores.group) == 1)
     if rules.assigned and k == 1 and len(scores.classes) == 2 and len(second):  # one output for two classes: high for the second
@@ -110,11 +110,12 @@ def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: Pic
     """Score those candidates exactly that may be picked."""
     function = rules.activation.function
     alpha, by_class, criterion = rules.alpha, rules.by_class, rules.criterion
-    result = campaign(W, X, y, k, bias=b, activation=function, alpha=alpha, by_class=by_class, criterion=criterion, method="screened")
+    kept = {"alpha": alpha, "by_class": by_class, "criterion": criterion, "ignore_index": None}  # what is left out is so already
+    result = campaign(W, X, y, k, bias=b, activation=function, method="screened", **kept)
     rows = result.indices
 
     def class_means() -> np.ndarray:
-        return as_numpy(class_moments(W[:, rows], X, y, bias=b[rows], activation=function).mean)
+        return as_numpy(class_moments(W[:, rows], X, y, bias=b[rows], activation=function, ignore_index=None).mean)
 
     return _in_order(as_numpy(rows), result.candidates, class_means, rules, result.certificate)
 

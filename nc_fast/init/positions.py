@@ -54,6 +54,8 @@ def _steps(call: TorchCall, n: int) -> Sequence[float | None]:
         stride = call.argument(3, "stride", 1)
     elif "_pool" in call.name and "adaptive" not in call.name:
         stride = call.argument(2, "stride") or call.argument(1, "kernel_size")
+    elif call.name == "pad":
+        stride = 1
     if stride is None:
         return [None] * n
     steps = [stride] * n if isinstance(stride, int) else [int(one) for one in stride] * (n if len(stride) == 1 else 1)
