@@ -109,9 +109,19 @@ def _exact(W: Tensor, b: Tensor, blocks: SampleBlocks, k: int, rules: PickRules)
 def _screened(W: Tensor, b: Tensor, X: Tensor, y: np.ndarray, k: int, rules: PickRules) -> GroupPicks:
     """Score those candidates exactly that may be picked."""
     function = rules.activation.function
-    alpha, by_class, criterion = rules.alpha, rules.by_class, rules.criterion
-    kept = {"alpha": alpha, "by_class": by_class, "criterion": criterion, "ignore_index": None}  # what is left out is so already
-    result = campaign(W, X, y, k, bias=b, activation=function, method="screened", **kept)
+    result = campaign(
+        W,
+        X,
+        y,
+        k,
+        bias=b,
+        activation=function,
+        alpha=rules.alpha,
+        by_class=rules.by_class,
+        criterion=rules.criterion,
+        method="screened",
+        ignore_index=None,
+    )
     rows = result.indices
 
     def class_means() -> np.ndarray:

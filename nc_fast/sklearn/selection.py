@@ -39,7 +39,9 @@ def draw_pool(how: str | Callable[..., Any], sample: Sample, size: int, k: int, 
 
 def by_campaign(pool: CandidatePool, sample: Sample, k: int) -> np.ndarray:
     """Return the candidates (k,) that a campaign picks, those of the largest gains first."""
-    result = campaign(pool.W, sample.X, sample.labels, k, bias=pool.bias, activation=pool.activation, backend=pool.backend.name)
+    result = campaign(
+        pool.W, sample.X, sample.labels, k, bias=pool.bias, activation=pool.activation, backend=pool.backend.name, ignore_index=None
+    )
     indices: np.ndarray = as_numpy(result.indices)[np.argsort(-as_numpy(result.gains), kind="stable")]
     return indices
 

@@ -15,6 +15,7 @@ from nc_fast.init.labels import SampleLabels, stratified
 from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, kind_of, rows_that_count, same_numbers
 
 PATCH_BYTES = 64 << 20  # of unfolded patches at a time
+GROUP_SHARE = 8  # each of several groups looks at so small a part of the patches: its neurons read fewer features
 OVERDRAWN = 16  # times as many places are looked at for classes as patches are drawn
 
 
@@ -27,6 +28,8 @@ class ConvLayer(Layer):
         super().__init__(name, module, module)
         self.kind = kind_of(module)
         self.groups = module.groups
+        self._drawn_for: SampleLabels | None = None
+        self._places = np.zeros(0, np.int64)
 
     def grid(self, x: Tensor) -> tuple[int, ...]:
         """Return the spatial shape of the output."""
@@ -39,8 +42,11 @@ class ConvLayer(Layer):
         grid = self.grid(x)
         x = x.chunk(self.groups, 1)[group]
         y, counted = labels.spread(axis.rows, grid, axis.grids)
-        if prod(grid) * axis.rows > draw.per_sample:
-            places = _drawn(y, counted, draw.per_sample * len(labels), np.random.default_rng(draw.seed))
+        n = len(labels) * (draw.per_sample if self.groups == 1 else max(1, draw.per_sample // GROUP_SHARE))
+        if y.size > n:
+            if self._drawn_for is not labels:  # the same for all groups, and at every reading of samples in memory
+                self._drawn_for, self._places = labels, _drawn(y, counted, n, np.random.default_rng(draw.seed))
+            places = self._places
             yield patches_at(self.module, x, grid, torch.from_numpy(places).to(x.device)), y[np.unravel_index(places, y.shape)]
             return
         bytes_per_image = prod(grid) * x.shape[1] * prod(self.module.kernel_size) * x.element_size()
@@ -96,7 +102,8 @@ def _pad(conv: Any, x: Tensor, padding: Sequence[int]) -> Tensor:
 
 def _drawn(y: np.ndarray, counted: np.ndarray | None, n: int, rng: np.random.Generator) -> np.ndarray:
     """Return n row numbers of patches that count, in order: as many of every class as there are among OVERDRAWN times as many drawn."""
-    places = np.unique(rng.integers(0, y.size, OVERDRAWN * n))
+    places = np.sort(rng.integers(0, y.size, OVERDRAWN * n))
+    places = places[np.diff(places, prepend=-1) > 0]
     if counted is not None:
         places = places[counted[np.unravel_index(places, y.shape)]]
     if len(places) > n:
