@@ -16,6 +16,7 @@ from nc_fast.init.candidates import GivenCandidates, InitFunction, LayerPool, co
 from nc_fast.init.head import FittedHead, fit_head
 from nc_fast.init.labels import SampleLabels
 from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw
+from nc_fast.init.layers.convolution import ConvLayer
 from nc_fast.init.objective import Answers
 from nc_fast.init.pick import GroupPicks, PickRules, pick_neurons
 from nc_fast.init.pursue import pursue_neurons
@@ -25,7 +26,7 @@ from nc_fast.init.rows import draw_rows
 SIGNAL_SAMPLES = 256  # the report's means, standard deviations and dead fractions are over the first so many samples
 
 POOL, LEAST_POOL, WIDE_POOL = 10, 2, 640  # candidates for a neuron; fewer where a pursuit would have more than so many for a layer
-ONE_PATCH = PatchDraw(1, 0)  # for layers that are no convolutions
+ONE_PATCH = PatchDraw(1, 1, 0)  # for layers that are no convolutions
 PAIRED_ROWS = 5000  # of a layer's samples, of which pairs are drawn
 
 LayerInputs = Callable[[], Iterator[tuple[Tensor, SampleLabels]]]  # a layer's inputs with labels, from the start at every call
@@ -77,10 +78,18 @@ def fill(
     layer, rules = plan.layer, plan.rules
     dtype = compute_dtype(layer.weight)
 
+    held: dict[int, list[tuple[Tensor, np.ndarray]]] = {}
+
     def rows(group: int) -> Iterator[tuple[Tensor, np.ndarray]]:
-        for x, labels in inputs():
-            for X, y in layer.rows(x, plan.axis, labels, group, plan.draw):
-                yield X.to(dtype), y
+        if not isinstance(layer, ConvLayer):
+            for x, labels in inputs():
+                for X, y in layer.rows(x, plan.axis, labels, group, plan.draw):
+                    yield X.to(dtype), y
+            return
+        for x, labels in () if held else inputs():  # patches are few enough to be held: one reading for all groups
+            for number in range(layer.groups):
+                held.setdefault(number, []).extend((X.to(dtype), y) for X, y in layer.rows(x, plan.axis, labels, number, plan.draw))
+        yield from held[group]
 
     if plan.select == LEAST_SQUARES:
         inputs = partial(unseen, inputs, plan.axis, plan.unseen)

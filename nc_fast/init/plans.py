@@ -69,7 +69,7 @@ def layer_plans(
                 gain=options.gain * (LINEAR_GAIN if linear else 1),
                 given=given_here,
                 unseen=unseen_samples(sampled),
-                draw=PatchDraw(max(1, options.max_patches // sampled.size), seed),
+                draw=PatchDraw(options.max_patches, sampled.size, seed),
             )
         )
     return plans

@@ -19,7 +19,7 @@ from nc_fast.init.layers.base import BatchAxis, PatchDraw
 from nc_fast.init.layers.convolution import ConvLayer, patches, patches_at
 
 SAMPLES_FIRST = BatchAxis(0, 1)
-ALL = PatchDraw(1 << 20, 0)
+ALL = PatchDraw(1 << 20, 1, 0)
 KINDS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -74,12 +74,12 @@ def test_every_patch_has_its_image_s_label():
     assert y.tolist() == [7] * 4 + [9] * 4
 
 
-def test_patches_come_in_bounded_blocks(monkeypatch):
-    monkeypatch.setattr("nc_fast.init.layers.convolution.PATCH_BYTES", 4 * 9 * 16)
-    layer = ConvLayer("conv", nn.Conv2d(1, 1, 3))
-    blocks = list(layer.rows(torch.randn(5, 1, 6, 6), SAMPLES_FIRST, SampleLabels(np.arange(5)), 0, ALL))
-    assert [len(X) for X, _ in blocks] == [16] * 5
-    assert np.concatenate([y for _, y in blocks]).tolist() == np.repeat(np.arange(5), 16).tolist()
+def test_patches_that_are_held_are_bounded(monkeypatch):
+    monkeypatch.setattr("nc_fast.init.layers.base.HELD_BYTES", 4 * 9 * 16)
+    ((X, y),) = ConvLayer("conv", nn.Conv2d(1, 1, 3)).rows(
+        torch.randn(5, 1, 6, 6), SAMPLES_FIRST, SampleLabels(np.arange(5)), 0, PatchDraw(99, 5, 0)
+    )
+    assert len(X) == len(y) == 16
 
 
 @pytest.mark.parametrize("kind", ["a label an image", "a label a pixel", "a mask"])
@@ -87,10 +87,12 @@ def test_patches_are_drawn_with_equal_shares_of_the_classes(kind, rng):
     x, grid = torch.arange(40 * 64.0).reshape(40, 1, 8, 8), (40, 8, 8)
     y = np.arange(40) % 4 if kind != "a label a pixel" else (rng.random(grid) < 0.1).astype(int)
     counted = rng.random(grid) < 0.5 if kind == "a mask" else None
-    layer, labels = ConvLayer("conv", nn.Conv2d(1, 1, 1)), SampleLabels(y, counted)
-    ((X, found),) = layer.rows(x, SAMPLES_FIRST, labels, 0, PatchDraw(5, 1))
-    ((again, _),) = layer.rows(x, SAMPLES_FIRST, labels, 0, PatchDraw(5, 1))
-    ((other, _),) = layer.rows(x, SAMPLES_FIRST, labels, 0, PatchDraw(5, 2))
+
+    def drawn(seed):
+        (pair,) = ConvLayer("conv", nn.Conv2d(1, 1, 1)).rows(x, SAMPLES_FIRST, SampleLabels(y, counted), 0, PatchDraw(200, 40, seed))
+        return pair
+
+    (X, found), (again, _), (other, _) = map(drawn, (1, 1, 2))
     assert torch.equal(X, again)
     assert not torch.equal(X, other)
     assert len(X) == 200 == len(set(X.flatten().tolist()))

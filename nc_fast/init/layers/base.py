@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize
 from nc_fast.init.labels import Grids, SampleLabels
 
 CHANGED, TINY = 1e-3, 1e-30  # a parametrization that moves a weight by more, relatively, is reported
+HELD_BYTES = 256 << 20  # of a layer's patches
 SAME_NUMBERS = 0.3  # times the square root of the dtype's eps, relatively: 1e-4 in float32
 SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
 
@@ -32,10 +33,22 @@ class BatchAxis:
 
 @dataclass(frozen=True)
 class PatchDraw:
-    """How many patches of a sample a convolution looks at, and the seed they are drawn with: the same at every reading."""
+    """How many patches a convolution looks at.
 
-    per_sample: int
+    Attributes
+    ----------
+    most : of all samples.
+    samples : how many there are.
+    seed : they are drawn with.
+    """
+
+    most: int
+    samples: int
     seed: int
+
+    def of(self, n: int, patch_bytes: int) -> int:
+        """Return how many of n of the samples, of so many bytes each: they are held."""
+        return max(1, min(self.most, HELD_BYTES // patch_bytes) * n // self.samples)
 
 
 class Layer(ABC):

@@ -14,7 +14,6 @@ from torch.nn import functional
 from nc_fast.init.labels import SampleLabels, stratified
 from nc_fast.init.layers.base import BatchAxis, Layer, PatchDraw, kind_of, rows_that_count, same_numbers
 
-PATCH_BYTES = 64 << 20  # of unfolded patches at a time
 GROUP_SHARE = 8  # each of several groups looks at so small a part of the patches: its neurons read fewer features
 OVERDRAWN = 16  # times as many places are looked at for classes as patches are drawn
 
@@ -38,22 +37,19 @@ class ConvLayer(Layer):
         return tuple((sum(pad) + side - dilation * (kernel - 1) - 1) // stride + 1 for pad, side, kernel, dilation, stride in sides)
 
     def rows(self, x: Tensor, axis: BatchAxis, labels: SampleLabels, group: int, draw: PatchDraw) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Yield patches: all, a block of images at a time, or those drawn, as many of every class as there are."""
+        """Yield patches: all, or those drawn, as many of every class as there are."""
         grid = self.grid(x)
         x = x.chunk(self.groups, 1)[group]
         y, counted = labels.spread(axis.rows, grid, axis.grids)
-        n = len(labels) * (draw.per_sample if self.groups == 1 else max(1, draw.per_sample // GROUP_SHARE))
-        if y.size > n:
-            if self._drawn_for is not labels:  # the same for all groups, and at every reading of samples in memory
-                self._drawn_for, self._places = labels, _drawn(y, counted, n, np.random.default_rng(draw.seed))
-            places = self._places
-            yield patches_at(self.module, x, grid, torch.from_numpy(places).to(x.device)), y[np.unravel_index(places, y.shape)]
+        n = draw.of(len(labels), x.shape[1] * prod(self.module.kernel_size) * x.element_size())
+        n = n if self.groups == 1 else -(-n // GROUP_SHARE)
+        if y.size <= n:
+            yield rows_that_count(patches(self.module, x), (y, counted))
             return
-        bytes_per_image = prod(grid) * x.shape[1] * prod(self.module.kernel_size) * x.element_size()
-        images = max(1, PATCH_BYTES // max(1, bytes_per_image))
-        for first in range(0, len(x), images):
-            block = slice(first, first + images)
-            yield rows_that_count(patches(self.module, x[block]), (y[block], None if counted is None else counted[block]))
+        if self._drawn_for is not labels:  # the same for all groups
+            self._drawn_for, self._places = labels, _drawn(y, counted, n, np.random.default_rng(draw.seed))
+        places = self._places
+        yield patches_at(self.module, x, grid, torch.from_numpy(places).to(x.device)), y[np.unravel_index(places, y.shape)]
 
     def computes(self, x: Tensor, output: Tensor) -> bool:
         """Compare with what the module's class would have made of it without a forward of its own."""
