@@ -20,8 +20,9 @@ from torch import Tensor, nn
 import nc_fast.init
 from nc_fast.compare.networks import TrainingData, build, prepare
 from nc_fast.files.read import load
+from nc_fast.init.batches import LabelledBatch
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.objective import Answers, Objective
-from nc_fast.init.sampling import LabelledBatch
 
 STEPS, FEW_STEPS = 30, 5
 
@@ -44,9 +45,9 @@ def hessian_sharpness(model: nn.Module, X: Tensor, y: Tensor, steps: int) -> flo
 def objective(model: nn.Module, data: TrainingData, n: int) -> Objective:
     """Return the loss on the first n test samples: none that a head was fitted to."""
     classes = np.arange(data.n_classes)
-    batch = LabelledBatch(data.X_test[:n], data.y_test[:n].numpy())
+    batch = LabelledBatch(data.X_test[:n], SampleLabels(data.y_test[:n].numpy()))
     head = list(model.modules())[-1]
-    return Objective(model, head, torch.device("cpu"), batch, Answers(classes, classes, None), None, n)
+    return Objective(model, head, torch.device("cpu"), [batch], Answers(classes, classes, None), None, n)
 
 
 def gauss_newton_sharpness(model: nn.Module, data: TrainingData, n: int, steps: int) -> float:

@@ -19,11 +19,14 @@ from nc_fast.init.criteria import fisher_scores
 from nc_fast.init.layers.base import Layer
 from nc_fast.init.objective import Loss
 from nc_fast.inputs import checks
+from nc_fast.inputs.arrays import is_tensor
+from nc_fast.inputs.labels import IGNORE_INDEX
 from nc_fast.runtime.progress import Progress
 
 PURSUIT, CAMPAIGN, DRAWN, LEAST_SQUARES = "pursuit", "campaign", "drawn", "least_squares"
 CRITERIA = {"ib": None, "fisher": fisher_scores}  # None: ib_scores, the contract's own
 BIASES = ("center", "zeros")
+BatchFunction = Callable[[Any], tuple[Any, ...]]  # a loader's item -> (inputs, labels) or (inputs, labels, mask)
 AlphaByDepth = str | float | Sequence[float] | Callable[[float], float]
 
 
@@ -47,6 +50,9 @@ class InitOptions:
     criterion: Criterion | None = None  # None is "ib"
     screened: bool = False
     progress: Progress = False
+    ignore: tuple[int | str | bytes, ...] = (IGNORE_INDEX,)
+    batch: BatchFunction | None = None
+    mask: Any = None  # an input's name, an array of samples in memory, None: the model's own, or False
 
     @property
     def targets(self) -> bool:
@@ -144,9 +150,19 @@ def base(value: Any) -> InitFunction | str | None:
 
 def loss(value: Any) -> Loss | None:
     """Check a function of outputs and labels or targets."""
-    if value is not None and not callable(value):
-        raise TypeError(f"loss: expected a callable of (outputs, y) or None, got {type(value).__name__}")
-    return value  # type: ignore[no-any-return]
+    return None if value is None else _callable("loss", value, "(outputs, y)")
+
+
+def batch(value: Any) -> BatchFunction | None:
+    """Check a function of a loader's items."""
+    return None if value is None else _takes_one("batch", _callable("batch", value, "an item of the data"), "an item of the data")
+
+
+def mask(value: Any) -> Any:
+    """Check which positions count: an input's name, an array, None or False."""
+    if value is None or value is False or isinstance(value, (str, np.ndarray)) or is_tensor(value):
+        return value
+    raise TypeError(f"mask: expected the name of an input, an array (n, *positions), None or False, got {value!r}")
 
 
 def learning_rate(value: Any) -> float | None:
@@ -159,6 +175,12 @@ def generator(value: Any) -> torch.Generator | None:
     if value is not None and not isinstance(value, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator or None, got {type(value).__name__}")
     return value
+
+
+def _callable(name: str, value: Any, of: str) -> Callable[..., Any]:
+    if not callable(value):
+        raise TypeError(f"{name}: expected a callable of {of} or None, got {type(value).__name__}")
+    return value  # type: ignore[no-any-return]
 
 
 def _takes_one(name: str, function: Callable[..., Any], what: str) -> Callable[..., Any]:

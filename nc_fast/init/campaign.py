@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from nc_fast.api import METHODS
 from nc_fast.criteria import Criterion
 from nc_fast.init import arguments
-from nc_fast.init.arguments import CAMPAIGN, LEAST_SQUARES, PURSUIT, AlphaByDepth, InitOptions
+from nc_fast.init.arguments import CAMPAIGN, LEAST_SQUARES, PURSUIT, AlphaByDepth, BatchFunction, InitOptions
 from nc_fast.init.candidates import DATA_PAIRS, InitFunction
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.layers.find import find_layers
@@ -23,6 +23,7 @@ from nc_fast.init.run import initialize
 from nc_fast.init.sampling import SampledData
 from nc_fast.init.trace import Trace
 from nc_fast.inputs import checks
+from nc_fast.inputs.labels import IGNORE_INDEX
 from nc_fast.runtime.caller import warn_caller
 from nc_fast.runtime.progress import Progress
 
@@ -49,6 +50,9 @@ def campaign_(
     progress: Progress = False,
     activations: str | Callable[[Any], Any] | Mapping[str, Any] | None = None,
     candidates: Mapping[str, Any] | None = None,
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
+    batch: BatchFunction | None = None,
+    mask: Any = None,
 ) -> InitReport:
     """Start a network ahead, in place: hidden neurons picked on the data, the output layer fitted, as sharp as training bears.
 
@@ -65,9 +69,11 @@ def campaign_(
         are initialized, parametrized ones through their ``right_inverse``. Layers that are used twice, never reached,
         frozen, or share their weight are kept and reported.
     data : (X, y), DataLoader, or iterable of batches (X, y)
-        y: (n,) integer, boolean or string labels, (n, ...) with a label per token, or, with the default ``select`` and
-        ``head``, (n,) or (n, T) float targets. X: a tensor, or a tuple or dict of tensors the model is called with; a batch may
-        also be a dict with a key "labels".
+        y: (n,) or (n, 1) integer, boolean or string labels, (n, ...) with a label per token or pixel, or, with the default
+        ``select`` and ``head``, (n,) or (n, T) float targets. X: a tensor, or a tuple or dict of tensors the model is called
+        with. A batch may also be a dict, a dataclass or a named tuple with one of the fields "labels", "label", "target",
+        "targets", "y", or (x1, x2, y) where the model takes two inputs. Batches may differ in their other dimensions
+        (sequences padded to the longest of their batch). docs/data.md has the usual loaders.
     select : "pursuit" or "campaign"
         How hidden neurons are picked. A pursuit picks where an activation follows; layers that end in a sum, attention's
         projections and layers before a BatchNorm that has seen no batch are only drawn, which measured better.
@@ -125,6 +131,13 @@ def campaign_(
     candidates : dict, layer name -> weight (M, ...), or pair of weight and bias (M,)
         Pick this layer's neurons among given ones, such as those of a wider pretrained layer, and, in a pair, keep their
         biases.
+    ignore_index : label, sequence of labels, or None
+        Labels that stand for no class, default -100: samples, or tokens and pixels, labelled so are left out.
+    batch : callable (item of data) -> (inputs, labels) or (inputs, labels, mask), optional
+        For loaders of anything else: ``batch=lambda b: (b["image"], b["kind"])``.
+    mask : str, array, False, or None
+        Which positions are samples: where the input of that name is 1 or, with data=(X, y), an array (n, *positions). None:
+        by the inputs "attention_mask", "key_padding_mask" and "src_key_padding_mask", if the model has them. False: all.
 
     Returns
     -------
@@ -134,7 +147,12 @@ def campaign_(
     Raises
     ------
     TypeError, ValueError
-        For wrong arguments, before any work; a non-finite activation names its layer.
+        For wrong arguments, before any work; data that do not fit name the batch; a non-finite activation names its layer.
+
+    Warns
+    -----
+    UserWarning
+        When no two labels are the same, as if they were numbers of rows.
     RuntimeError
         When the model cannot be called with the data.
 
@@ -188,6 +206,9 @@ def campaign_(
         criterion=criterion,
         screened=method is not None and checks.choice("method", method, METHODS) == "screened",
         progress=checks.progress(progress),
+        ignore=checks.ignore_index(ignore_index),
+        batch=arguments.batch(batch),
+        mask=arguments.mask(mask),
     )
     generator = arguments.generator(generator)
     fit, unfit = find_layers(net)

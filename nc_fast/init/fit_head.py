@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 from nc_fast.init import arguments
-from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
+from nc_fast.init.arguments import LEAST_SQUARES, BatchFunction, InitOptions
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.layers.find import find_layers
 from nc_fast.init.objective import Loss
@@ -20,6 +21,7 @@ from nc_fast.init.run import initialize, unseen_samples, why_no_head
 from nc_fast.init.sampling import SampledData
 from nc_fast.init.trace import Trace
 from nc_fast.inputs import checks
+from nc_fast.inputs.labels import IGNORE_INDEX
 
 
 def fit_head_(
@@ -31,6 +33,9 @@ def fit_head_(
     layer: str | None = None,
     max_samples: int | None = 2000,
     generator: torch.Generator | None = None,
+    ignore_index: int | str | Sequence[int | str] | None = IGNORE_INDEX,
+    batch: BatchFunction | None = None,
+    mask: Any = None,
 ) -> HeadReport:
     """Fit a network's output layer to what the layers before it produce, in place.
 
@@ -55,6 +60,8 @@ def fit_head_(
         Size of the class-stratified sample, as in :func:`campaign_`.
     generator : torch.Generator, optional
         All randomness follows it.
+    ignore_index, batch, mask
+        As in :func:`campaign_`.
 
     Returns
     -------
@@ -92,7 +99,14 @@ def fit_head_(
     started = perf_counter()
     net = arguments.model(model)
     most = None if max_samples is None else checks.whole("max_samples", max_samples, 2)
-    options = InitOptions(arguments.learning_rate(lr), arguments.loss(loss), most)
+    options = InitOptions(
+        lr=arguments.learning_rate(lr),
+        loss=arguments.loss(loss),
+        max_samples=most,
+        ignore=checks.ignore_index(ignore_index),
+        batch=arguments.batch(batch),
+        mask=arguments.mask(mask),
+    )
     generator = arguments.generator(generator)
     fit, unfit = find_layers(net)
     if not fit:

@@ -15,7 +15,6 @@ import numpy as np
 from nc_fast.inputs.labels import classified
 from nc_fast.quota import share_quota
 
-IGNORE_INDEX = -100  # what a label that does not count is to torch's losses
 Shape = tuple[int, ...]
 Grids = Mapping[Shape, np.ndarray]  # a layer's grid -> the place of the label under each of its positions, flat; -1 outside
 

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from nc_fast.init.batches import LabelledBatch
 from nc_fast.init.forward_pass import on_output, tensors_in
-from nc_fast.init.labels import IGNORE_INDEX, SampleLabels
-from nc_fast.init.sampling import LabelledBatch
+from nc_fast.init.labels import SampleLabels
+from nc_fast.inputs.labels import IGNORE_INDEX
 
 Loss = Callable[[Any, Tensor], Tensor]  # of the model's outputs and labels or targets; their mean over samples
 
@@ -67,20 +68,20 @@ def default_loss(outputs: Tensor, answers: Tensor) -> Tensor:
     if outputs.numel() == answers.numel():
         counted = answers != IGNORE_INDEX
         return functional.binary_cross_entropy_with_logits(outputs.reshape(answers.shape)[counted], answers[counted].to(outputs.dtype))
-    if outputs.shape[:-1] == answers.shape or (outputs.ndim == 2 and len(outputs) == answers.numel()):
+    if outputs.shape[:-1] == answers.shape or (1 in (outputs.ndim - 1, answers.ndim) and outputs.shape[:-1].numel() == answers.numel()):
         return functional.cross_entropy(outputs.flatten(0, -2), answers.flatten())
     return functional.cross_entropy(outputs, answers)
 
 
 class Objective:
-    """The loss of a model on one batch, in parts of which each is held in memory with what autograd needs."""
+    """The loss of a model on a few batches, in parts of which each is held in memory with what autograd needs."""
 
     def __init__(
         self,
         model: nn.Module,
         head: nn.Module,
         device: torch.device,
-        batch: LabelledBatch,
+        batches: Sequence[LabelledBatch],
         answers: Answers,
         loss: Loss | None,
         samples_at_once: int,
@@ -90,9 +91,9 @@ class Objective:
         self._model = model
         self._head = head
         self._device = device
-        # Parts as equal as can be: a BatchNorm that has seen no batch cannot normalize a last one of one sample.
-        self._parts = [batch.take(rows) for rows in np.array_split(np.arange(len(batch)), -(-len(batch) // samples_at_once))]
-        self._size = len(batch)
+        self._parts = [part for batch in batches for part in batch.blocks(samples_at_once)]
+        counts = [part.labels.values.size if (mask := part.labels.by_position) is None else int(mask.sum()) for part in self._parts]
+        self._shares = [count / sum(counts) for count in counts]  # of the loss, a mean over the labels that count
         self._answers = answers
         self._loss = loss or default_loss
         self._place = place
@@ -101,16 +102,16 @@ class Objective:
     def value(self) -> float:
         """Return the loss."""
         with torch.no_grad():
-            return sum(float(self._loss_of(part)) * len(part) for part in self._parts) / self._size
+            return sum(share * float(self._loss_of(part)) for share, part in zip(self._shares, self._parts, strict=True))
 
     def gradient(self) -> list[Tensor]:
         """Return where power iteration starts: the loss's gradient, of which most lies in the sharpest directions, or any if it is 0."""
         total = [torch.zeros_like(parameter) for parameter in self._parameters]
-        for part in self._parts:
+        for share, part in zip(self._shares, self._parts, strict=True):
             with torch.enable_grad():
                 own = torch.autograd.grad(self._loss_of(part), self._parameters, materialize_grads=True)
             for whole, more in zip(total, own, strict=True):
-                whole.add_(more, alpha=len(part) / self._size)
+                whole.add_(more, alpha=share)
         return total if any(part.any() for part in total) else [torch.randn_like(part) for part in total]
 
     def sharpness(self, direction: Sequence[Tensor], products: int) -> tuple[float, list[Tensor]]:
@@ -124,11 +125,11 @@ class Objective:
                     return 0.0, list(direction)
                 unit = [part / norm for part in direction]
                 eigenvalue, direction = 0.0, [torch.zeros_like(part) for part in unit]
-                for size, linear in held or map(self._linearized, self._parts):
+                for share, linear in zip(self._shares, held or map(self._linearized, self._parts), strict=True):
                     curvature, product = linear(unit)
-                    eigenvalue += size / self._size * curvature
+                    eigenvalue += share * curvature
                     for total, more in zip(direction, product, strict=True):
-                        total.add_(more, alpha=size / self._size)
+                        total.add_(more, alpha=share)
         return eigenvalue, list(direction)
 
     def _loss_of(self, part: LabelledBatch) -> Tensor:
@@ -148,8 +149,8 @@ class Objective:
             raise ValueError("loss: expected a tensor that has a gradient, got one without")
         return value
 
-    def _linearized(self, part: LabelledBatch) -> tuple[int, Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]]]:
-        """Return the part's size and v -> (v' G v, G v), G the Gauss-Newton matrix of its mean loss."""
+    def _linearized(self, part: LabelledBatch) -> Callable[[Sequence[Tensor]], tuple[float, Sequence[Tensor]]]:
+        """Return v -> (v' G v, G v), G the Gauss-Newton matrix of the part's mean loss."""
         found: list[Tensor] = []
         with on_output(self._head, found.append):
             loss = self._loss_of(part)
@@ -167,4 +168,4 @@ class Objective:
             result = torch.autograd.grad(outputs, self._parameters, curved, retain_graph=True, materialize_grads=True)
             return float((tangent * curved).sum()), result
 
-        return len(part), product
+        return product

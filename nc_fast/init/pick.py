@@ -22,6 +22,8 @@ from nc_fast.types import Certificate, Scores
 
 SCREENED_BYTES = 1 << 30  # of a layer's samples: screening reads them more than once, so they are held; beyond, scoring is exact
 
+NAMED_LABELS = 5  # in a message
+
 SampleBlocks = Callable[[], Iterator[tuple[Tensor, np.ndarray]]]  # (n, D) and (n,) blocks, from the start at every call
 
 
@@ -168,13 +170,27 @@ def deal(indices: np.ndarray, group: np.ndarray) -> np.ndarray:
 def output_of_class(classes: np.ndarray, n_outputs: int) -> np.ndarray | None:
     """Return the output that stands for each class; None where classes and outputs do not correspond.
 
-    Integer labels that are output numbers (the usual case) stand for themselves; other labels for the outputs in sorted order.
+    Integer labels are output numbers, and stand for themselves; strings and booleans for the outputs in sorted order.
     """
-    if len(classes) > n_outputs:
+    if len(classes) > n_outputs or len(_stray(classes, n_outputs)):
         return None
-    if classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < n_outputs:
-        return np.asarray(classes, np.int64)
-    return np.arange(len(classes))
+    return np.asarray(classes, np.int64) if classes.dtype.kind in "iu" else np.arange(len(classes))
+
+
+def stray_labels(classes: np.ndarray, n_outputs: int) -> str | None:
+    """Say which integer labels are no numbers of outputs; None where all are, or where 0, 1, 2, ... are more than the outputs."""
+    n_outputs = max(2, n_outputs)  # one output stands for two classes
+    stray = _stray(classes, n_outputs)
+    if not len(stray) or np.array_equal(classes, np.arange(len(classes))):
+        return None
+    more = f" and {len(stray) - NAMED_LABELS} more" if len(stray) > NAMED_LABELS else ""
+    named = ", ".join(map(str, stray[:NAMED_LABELS].tolist())) + more
+    outputs = f"{n_outputs} outputs, which are 0 to {n_outputs - 1}"
+    return f"labels {named} stand for none of {outputs}; leave them out with ignore_index=, or renumber"
+
+
+def _stray(classes: np.ndarray, n_outputs: int) -> np.ndarray:
+    return classes[(classes < 0) | (classes >= n_outputs)] if classes.dtype.kind in "iu" else classes[:0]
 
 
 def assign(indices: np.ndarray, class_mean: np.ndarray, outputs: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from nc_fast.init.criteria import fisher_scores
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.layers.base import Layer, PatchDraw
 from nc_fast.init.layers.convolution import ConvLayer
-from nc_fast.init.pick import PickRules
+from nc_fast.init.pick import PickRules, stray_labels
 from nc_fast.init.run import unseen_samples, why_no_head
 from nc_fast.init.sampling import SampledData
 from nc_fast.init.trace import Trace
@@ -44,11 +44,14 @@ def layer_plans(
         # The BatchNorm in between was seen, whatever the user says follows it.
         activation = replace(named[name], normalized=one.activation.normalized) if name in named else one.activation
         last = one is traced.layers[-1]
+        stray = stray_labels(sampled.classes, len(one.layer.weight)) if last and options.by_class and sampled.targets is None else None
         select, given_here = options.select, given.get(name)
         if select == PURSUIT and given_here is None and (options.pool == 1 or not _worth_picking(activation)):
             select = DRAWN
         if last and options.head == CAMPAIGN:
             select = CAMPAIGN
+            if stray:
+                activation = replace(activation, notes=(*activation.notes, f"its neurons were not assigned to classes: {stray}"))
         elif last and given_here is None:
             reason = why_no_head(one, sampled)
             if reason is None:

@@ -13,13 +13,15 @@ import torch
 from torch import nn
 
 from nc_fast.init.arguments import LEAST_SQUARES, InitOptions
+from nc_fast.init.batches import Forward
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.head import FittedHead, scale_of_loss, settle_scale, sharpness_limit
+from nc_fast.init.items import ItemReader
 from nc_fast.init.layers.base import Layer, parameters_behind
 from nc_fast.init.layers.linear import LinearLayer
 from nc_fast.init.memory import in_one_place, why_read_only
 from nc_fast.init.objective import Answers, Objective
-from nc_fast.init.pick import output_of_class
+from nc_fast.init.pick import output_of_class, stray_labels
 from nc_fast.init.report import HeadReport, KeptLayer, LayerReport
 from nc_fast.init.sampling import SampledData, collect
 from nc_fast.init.state import as_found, use_batch_statistics
@@ -29,7 +31,6 @@ from nc_fast.init.walk import Walk
 OBJECTIVE_SAMPLES = 128  # of which loss and sharpness are taken; fewer where LINEARIZED_BYTES do not hold one sample's tensors as often
 LEAST_FITTED = 8  # the head is fitted on all but so few of the samples: an eighth of them, where they are few
 LINEARIZED_BYTES = 1 << 30
-IGNORED = -100  # ignore_index of torch's losses
 LEAST_AT_ONCE = 3  # no part then is of one sample, which a BatchNorm that has seen no batch cannot normalize
 LINEARIZED_COPIES = 4  # of every tensor of a forward pass, taken to be alive while second derivatives are
 
@@ -59,7 +60,8 @@ def initialize(
     reasons = why_kept(model, layers)
     unwritable = tuple(KeptLayer(layer.name, layer.kind, reason) for layer, reason in reasons.items())
     with torch.inference_mode(False), as_found(model, written, generator, device, data):
-        sampled = collect(data, options.max_samples, targets=options.targets)
+        reader = ItemReader(Forward(model), options.targets, options.ignore, options.batch, options.mask)
+        sampled = collect(data, options.max_samples, reader)
         with torch.no_grad():
             traced = trace(model, [layer for layer in layers if layer not in reasons], sampled, device)
             traced = replace(traced, kept=(*traced.kept, *unwritable))
@@ -107,8 +109,8 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
     if sampled.targets is not None:
         wanted = int(np.prod(sampled.targets.shape[1:]))
         return None if n_outputs == wanted else f"it has {n_outputs} outputs for {wanted} targets"
-    if sampled.classes.dtype.kind in "iu" and IGNORED in sampled.classes:
-        return f"labels of {IGNORED}, which torch's losses leave out, stand for no output"
+    if stray := stray_labels(sampled.classes, n_outputs):
+        return stray
     if output_of_class(sampled.classes, max(2, n_outputs)) is None:
         return f"it has {n_outputs} outputs for labels of {len(sampled.classes)} classes; targets to regress on are floats"
     return None if len(sampled.classes) > 1 else "there is one class only"
@@ -130,8 +132,8 @@ def _objective(
 ) -> Objective:
     at_once = max(LEAST_AT_ONCE, LINEARIZED_BYTES // (LINEARIZED_COPIES * max(1, traced.all_tensors)))
     assert head.output is not None
-    batch = sampled.first(unseen_samples(sampled))
-    return Objective(model, head.layer.module, device, batch, answers, options.loss, at_once, head.output)
+    batches = sampled.leading(unseen_samples(sampled))
+    return Objective(model, head.layer.module, device, batches, answers, options.loss, at_once, head.output)
 
 
 def _scaled(head: FittedHead, objective: Objective, before: float, sampled: SampledData, options: InitOptions) -> HeadReport:

@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
 
-from nc_fast.init.forward_pass import tensors_in
+from nc_fast.init.batches import LabelledBatch as LabelledBatch
+from nc_fast.init.batches import none_alone
+from nc_fast.init.items import ROW_NUMBERS, ItemReader, all_differ, check_finite, is_array, items
 from nc_fast.init.labels import SampleLabels, stratified
-from nc_fast.inputs import checks
+from nc_fast.init.pieces import fronts_first, in_pieces
 from nc_fast.inputs.arrays import as_numpy
-from nc_fast.inputs.labels import LABEL_KINDS, join_labels
+from nc_fast.inputs.labels import LABEL_KINDS, ignored, join_labels
 from nc_fast.inputs.targets import labels_or_targets
+from nc_fast.runtime.caller import warn_caller
 
+EXAMPLE, EXAMPLE_OF = 64, 16  # samples of one shape that a model is looked at with, from the largest of so many batches
 SEARCH_FACTOR = 4  # a stream is read for at most this many times max_samples while classes are short of their share
-ModelInputs = Any  # what the model is called with: a tensor, a tuple of positional or a dict of keyword arguments
-
-
-@dataclass(frozen=True)
-class LabelledBatch:
-    """Inputs of some samples and their labels, or float targets."""
-
-    inputs: ModelInputs
-    labels: SampleLabels
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-        return len(self.labels)
-
-    def take(self, rows: Any) -> LabelledBatch:
-        """Return the samples at the given rows (a slice or (m,) integers)."""
-        index = torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows
-        inputs = _map(lambda x: x[index.to(x.device) if isinstance(index, torch.Tensor) else index], self.inputs)
-        return LabelledBatch(inputs, self.labels[rows])
-
-    def blocks(self, size: int) -> Iterator[LabelledBatch]:
-        """Yield the samples in order, at most ``size`` at a time."""
-        for first in range(0, len(self), size):
-            yield self.take(slice(first, first + size))
-
-    def run(self, model: torch.nn.Module, device: torch.device) -> Any:
-        """Call the model."""
-        inputs = _map(lambda x: x.to(device), self.inputs)
-        if isinstance(inputs, dict):
-            return model(**inputs)
-        return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
 
 
 @dataclass(frozen=True)
@@ -57,7 +32,7 @@ class SampledData:
 
     Attributes
     ----------
-    read : batches of at most the given size, from the start, as often as called.
+    read : batches of about the given size, none of one sample where shapes allow, from the start, as often as called.
     size : how many samples.
     held : whether they are in memory, in one piece.
     classes : (C,) distinct labels; empty with float targets.
@@ -72,66 +47,114 @@ class SampledData:
     targets: np.ndarray | None = None
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def _example(self) -> LabelledBatch:
+        largest: LabelledBatch | None = None
+        for batch in islice(self.read(EXAMPLE), EXAMPLE_OF):
+            if largest is None or len(batch) > len(largest):
+                largest = batch
+            if len(largest) >= EXAMPLE:
+                break
+        assert largest is not None
+        return largest
+
     def first(self, n: int) -> LabelledBatch:
-        """Return the first n samples, again from the start where there are fewer."""
-        batch = next(self.read(n))
-        return batch if len(batch) == n else batch.take(np.arange(n) % len(batch))
+        """Return n samples of one shape, the same in every call, again from their start where there are fewer."""
+        return self._example.take(np.arange(n) % len(self._example))
+
+    def leading(self, n: int) -> list[LabelledBatch]:
+        """Return the first n samples in the order of ``read``; one less where one alone would be cut off a batch."""
+        batches: list[LabelledBatch] = []
+        for batch in self.read(n):
+            left = n - sum(map(len, batches))
+            if left < len(batch) and (left > 1 or not batches):
+                batch = batch.take(slice(left))
+            if left >= len(batch):
+                batches.append(batch)
+            if left <= len(batch):
+                break
+        return batches
 
 
-def collect(data: Any, max_samples: int | None, *, targets: bool) -> SampledData:
+def collect(data: Any, max_samples: int | None, reader: ItemReader) -> SampledData:
     """Return a class-stratified sample of ``data``, or, with None, all of it: a pair as it is, anything else streamed.
 
-    With ``targets``, labels may also be float targets, of which the sample is random.
+    Of float targets and of labels of positions the sample is random.
     """
-    pair = _pair(data, targets)
+    pair = _pair(data, reader)
     if pair is not None:
-        if max_samples is not None and max_samples < len(pair):
-            return _held(pair.take(_chosen(pair.labels.values, max_samples)))
-        return _held(pair.take(torch.randperm(len(pair)).numpy()) if max_samples is not None else pair)
+        whole, rows = pair
+        labels = whole.labels.values[rows]
+        if max_samples is not None:
+            rows = rows[_chosen(labels, min(max_samples, len(rows)))]
+        used = whole if max_samples is None and len(rows) == len(whole) else whole.take(rows)
+        check_finite("data", used)  # of all data, only what is used is looked at
+        return _held([used], reader, lambda: all_differ(labels))
+    if is_array(reader.mask):
+        raise TypeError("mask: expected an array only with data=(X, y), got one with batches; batch=lambda b: (inputs, labels, mask)")
     if not hasattr(data, "__iter__"):
         raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
     if max_samples is None:
-        return _streamed(data, targets)
-    return _indexed(data, max_samples, targets) or _searched(_batches(data, targets), max_samples)
+        return _streamed(data, reader)
+    return _indexed(data, max_samples, reader) or _searched(_batches(data, reader), max_samples, reader)
 
 
 def _chosen(labels: np.ndarray, n: int) -> np.ndarray:
     """Return n random row numbers in random order, as many of every class as the classes' sizes allow."""
     order = torch.randperm(len(labels)).numpy()
-    if labels.ndim > 1 or labels.dtype.kind == "f":  # a label per token, or float targets: samples have no class of their own
+    if n == len(labels) or labels.ndim > 1 or labels.dtype.kind == "f":  # a label per token, or float targets: samples have no class
         return order[:n]
     return np.asarray(stratified(labels, n, order)[torch.randperm(n).numpy()])
 
 
-def _held(batch: LabelledBatch, notes: tuple[str, ...] = ()) -> SampledData:
-    for x in tensors_in(batch.inputs):  # of all data, only what is used is looked at
-        if x.is_floating_point():
-            checks.finite("data: X", x)
-    y = batch.labels.values
-    if y.dtype.kind == "f":
-        targets = labels_or_targets("data: y", y, len(batch), targets=True).reshape(y.shape)
-        numbered = LabelledBatch(batch.inputs, SampleLabels(np.arange(len(batch))))
-        return SampledData(numbered.blocks, len(batch), True, np.zeros(0, np.int64), targets, notes)
-    return SampledData(batch.blocks, len(batch), True, batch.labels.distinct(), None, notes)
+def _held(pieces: list[LabelledBatch], reader: ItemReader, rows_differ: Callable[[], bool]) -> SampledData:
+    """Return samples in memory, in pieces of one shape each; ``rows_differ``: whether no two of all labels that were read are the same."""
+    size = sum(map(len, pieces))
+    values = [piece.labels.values for piece in pieces]
+    notes, targets = reader.notes(), None
+    if values[0].dtype.kind == "f":
+        y = join_labels(values)
+        targets, classes = labels_or_targets("data: y", y, size, targets=True).reshape(y.shape), np.zeros(0, np.int64)
+        starts = np.cumsum([0, *map(len, pieces)])
+        pieces = [
+            LabelledBatch(piece.inputs, SampleLabels(np.arange(start, start + len(piece)), piece.labels.counted))
+            for piece, start in zip(pieces, starts, strict=False)
+        ]
+    else:
+        classes = np.unique(join_labels([piece.labels.distinct() for piece in pieces]))
+        if len(classes) == size and _numbers(classes, size) and values[0].ndim == 1 and rows_differ():
+            notes = (*notes, _warned(size))
+    if len(pieces) > 1:
+        pieces = fronts_first(pieces)
+
+    def read(most: int) -> Iterator[LabelledBatch]:
+        for piece in pieces:
+            yield from piece.blocks(most)
+
+    return SampledData(read, size, len(pieces) == 1, classes, targets, notes)
 
 
-def _streamed(data: Any, targets: bool) -> SampledData:
+def _streamed(data: Any, reader: ItemReader) -> SampledData:
     if iter(data) is data:
         raise TypeError("data: expected something that can be read more than once when max_samples=None, got a one-shot iterator")
 
-    def read(size: int) -> Iterator[LabelledBatch]:
-        for batch in _batches(data, targets=False):
-            yield from batch.blocks(size)
+    def read(most: int) -> Iterator[LabelledBatch]:
+        for batch in none_alone(_batches(data, reader)):
+            yield from batch.blocks(most)
 
-    size, classes = 0, np.array([], np.int64)
-    for batch in _batches(data, targets):
+    size, classes, single = 0, np.array([], np.int64), True
+    for batch in _batches(data, reader):
         if batch.labels.values.dtype.kind == "f":
             raise ValueError("max_samples: expected a number with float targets in batches, which are not streamed, got None")
         size, classes = size + len(batch), np.unique(join_labels([classes, batch.labels.distinct()]))
-    return SampledData(read, size, False, classes)
+        single = single and batch.labels.values.ndim == 1
+    notes = reader.notes()
+    if single and len(classes) == size and _numbers(classes, size):
+        notes = (*notes, _warned(size))
+    return SampledData(read, size, False, classes, None, notes)
 
 
-def _indexed(data: Any, n: int, targets: bool) -> SampledData | None:
+def _indexed(data: Any, n: int, reader: ItemReader) -> SampledData | None:
     """Sample a loader by reading only the samples chosen, where the labels are known without loading the images."""
     if not (
         isinstance(data, DataLoader)
@@ -139,28 +162,46 @@ def _indexed(data: Any, n: int, targets: bool) -> SampledData | None:
         and type(data.sampler) in (RandomSampler, SequentialSampler)
     ):
         return None
-    labels = _known_labels(data.dataset)
+    labels = _known_labels(data.dataset, reader.adapter is None)
     if labels is None or not len(labels):
         return None
-    rows = _chosen(labels, min(n, len(labels)))
+    gone = ignored(labels, reader.ignore)
+    kept = np.arange(len(labels)) if gone is None else np.flatnonzero(~gone.reshape(len(gone), -1).all(axis=1))
+    rows = kept[_chosen(labels[kept], min(n, len(kept)))]
+    if gone is not None:  # those that are not read count, too
+        reader.seen.labels, reader.seen.left_out = labels.size - labels[rows].size, int(gone.sum() - gone[rows].sum())
+    if not len(rows):
+        raise ValueError(f"data: expected at least one sample, got none{reader.all_left_out}")
     tensors = _tensors(data.dataset, rows) if data.collate_fn is default_collate else None
     if tensors is not None:
-        return _held(_batch(tensors, 0, targets))
-    own = torch.Generator()  # a loader draws a seed when it is read, which is not to come from the global state
-    loader = DataLoader(data.dataset, data.batch_size or 1, sampler=rows.tolist(), collate_fn=data.collate_fn, generator=own)
-    return _held(_join(list(_batches(loader, targets))))
+        batches = [reader.batch(tensors, 0, rows)]
+    else:
+        own = torch.Generator()  # a loader draws a seed when it is read, which is not to come from the global state
+        size = data.batch_size or 1
+        loader = DataLoader(data.dataset, size, sampler=rows.tolist(), collate_fn=data.collate_fn, generator=own)
+        batches = [reader.batch(item, number, rows[number * size :][:size]) for number, item in items(loader)]
+    found = [batch for batch in batches if len(batch)]
+    if not found:
+        raise ValueError(f"data: expected at least one sample, got none{reader.all_left_out}")
+    return _held(in_pieces(found), reader, lambda: all_differ(labels))
 
 
-def _known_labels(dataset: Dataset[Any]) -> np.ndarray | None:
+def _known_labels(dataset: Dataset[Any], plain: bool) -> np.ndarray | None:
+    """Return the labels of all samples, if they are to be had; not ``plain``: the user's function says which tensor they are."""
     if isinstance(dataset, Subset):
-        labels = _known_labels(dataset.dataset)
+        labels = _known_labels(dataset.dataset, plain)
         return None if labels is None else labels[np.asarray(dataset.indices)]
     if isinstance(dataset, TensorDataset):
-        return as_numpy(dataset.tensors[-1]) if len(dataset.tensors) > 1 else None
+        known = as_numpy(dataset.tensors[-1]) if len(dataset.tensors) == 2 or (plain and len(dataset.tensors) > 2) else None
+        alone = known is not None and known.ndim == 2 and known.shape[1] == 1 and known.dtype.kind in LABEL_KINDS
+        return known[:, 0] if known is not None and alone else known
     targets = getattr(dataset, "targets", None)
-    if targets is None or not hasattr(dataset, "__len__") or len(targets) != len(dataset):
+    if targets is None or not hasattr(dataset, "__len__") or not hasattr(targets, "__len__") or len(targets) != len(dataset):
         return None
-    labels = as_numpy(targets)
+    try:
+        labels = as_numpy(targets)
+    except ValueError:  # ragged
+        return None
     return labels if labels.ndim == 1 and labels.dtype.kind in LABEL_KINDS else None
 
 
@@ -172,7 +213,7 @@ def _tensors(dataset: Dataset[Any], rows: np.ndarray) -> tuple[torch.Tensor, ...
     return None
 
 
-def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
+def _searched(batches: Iterator[LabelledBatch], n: int, reader: ItemReader) -> SampledData:
     """Read batches until every class seen has its share of n, SEARCH_FACTOR · n samples were read, or the data ends."""
     held: list[LabelledBatch] = []
     counts: dict[Any, int] = {}
@@ -185,86 +226,67 @@ def _searched(batches: Iterator[LabelledBatch], n: int) -> SampledData:
             counts[label] = counts.get(label, 0) + 1
             if counts[label] <= share:
                 keep.append(row)
-        held.append(batch.take(np.array(keep, np.int64)) if classed else batch)
+        if keep or not classed:
+            held.append(batch.take(np.array(keep, np.int64)) if classed else batch)
         read += len(batch)
         share = -(-n // max(1, len(counts)))
         filled = sum(min(count, share) for count in counts.values()) if counts else read
         if read >= SEARCH_FACTOR * n or (filled >= n and len(counts) != 1):
             break
-    joined = _join(held)
-    notes = () if read < SEARCH_FACTOR * n else (f"data: only the first {read} samples were looked at for classes; shuffle sorted data",)
-    return _held(joined.take(_chosen(joined.labels.values, min(n, len(joined)))), notes)
+    if read >= SEARCH_FACTOR * n:
+        reader.seen.notes[f"data: only the first {read} samples were looked at for classes; shuffle sorted data"] = None
+    return _held(_drawn(held, n), reader, lambda: len(counts) == read)
 
 
-def _batches(data: Iterable[Any], targets: bool) -> Iterator[LabelledBatch]:
-    number = -1
-    for number, item in enumerate(data):
-        yield _batch(item, number, targets)
-    if number < 0:
-        raise ValueError("data: expected at least one batch, got none")
+def _drawn(batches: list[LabelledBatch], n: int) -> list[LabelledBatch]:
+    """Return n samples of the batches at most, stratified, in random order, in one piece for each shape."""
+    labels = [batch.labels.values for batch in batches]
+    size = sum(map(len, labels))
+    of_one_form = len({part.shape[1:] for part in labels}) == 1
+    return in_pieces(batches, _chosen(join_labels(labels) if of_one_form else np.zeros((size, 2)), min(n, size)))
 
 
-def _batch(item: Any, number: int, targets: bool) -> LabelledBatch:
-    name = f"data: batch {number}"
-    if isinstance(item, Mapping):
-        if "labels" not in item:
-            raise TypeError(f"{name}: expected a key 'labels', got {sorted(map(str, item))}")
-        return _checked(name, {argument: value for argument, value in item.items() if argument != "labels"}, item["labels"], targets)
-    if isinstance(item, Sequence) and not isinstance(item, str) and len(item) >= 2:
-        return _checked(name, item[0] if len(item) == 2 else tuple(item[:-1]), item[-1], targets)
-    raise TypeError(f"{name}: expected (X, y), got {type(item).__name__}")
+def _batches(data: Any, reader: ItemReader) -> Iterator[LabelledBatch]:
+    """Yield what counts of a loader's batches; those of which nothing does are passed over."""
+    some = False
+    for number, item in items(data):
+        batch = reader.batch(item, number)
+        if len(batch):
+            some = True
+            yield batch
+    if not some:
+        raise ValueError(f"data: expected at least one sample, got none{reader.all_left_out}")
 
 
-def _checked(name: str, inputs: ModelInputs, labels: Any, targets: bool) -> LabelledBatch:
-    """Return a batch, after checking that its parts are tensors of one length with labels, or with ``targets`` float targets."""
-    inputs = _map(lambda x: _tensor(name, x), inputs)
-    leaves = list(tensors_in(inputs))
-    if not leaves:
-        raise TypeError(f"{name}: expected X as tensors, got {type(inputs).__name__}")
-    y = as_numpy(checks.as_array(f"{name}: y", labels))
-    if not (targets and y.dtype.kind == "f"):
-        y = checks.label_array(name, labels, part="y", binning="torch.bucketize(y, edges)")
-    if y.ndim < 1 or any(x.ndim < 1 or len(x) != len(y) for x in leaves):
-        shapes = ", ".join(str(tuple(x.shape)) for x in leaves)
-        raise ValueError(f"{name}: expected X and y of one length, got X {shapes} and y {y.shape}")
-    if len(y) == 0:
-        raise ValueError(f"{name}: expected at least one sample, got none")
-    return LabelledBatch(inputs, SampleLabels(y))
-
-
-def _pair(data: Any, targets: bool) -> LabelledBatch | None:
-    arrays = (torch.Tensor, np.ndarray)
-    if not (isinstance(data, (tuple, list)) and len(data) == 2 and isinstance(data[1], arrays)):
+def _pair(data: Any, reader: ItemReader) -> tuple[LabelledBatch, np.ndarray] | None:
+    """Return data in memory, (X, y), and which rows count; None where they are something else, such as two batches."""
+    if not (isinstance(data, (tuple, list)) and len(data) == 2 and _is_inputs(data[0]) and _are_labels(data[1])):
         return None
-    X, y = data
-    several = isinstance(X, (tuple, list)) and all(isinstance(x, arrays) for x in X)
-    return _checked("data", X, y, targets) if several or isinstance(X, (*arrays, Mapping)) else None
+    if reader.adapter:
+        return reader.pair(*reader.adapted(data, "(X, y)"))
+    return reader.pair(data[0], data[1], reader.mask if is_array(reader.mask) else None)
 
 
-def _join(batches: Sequence[LabelledBatch]) -> LabelledBatch:
-    parts = zip(*(tensors_in(batch.inputs) for batch in batches), strict=True)
-    joined = iter([torch.cat(tensors) for tensors in parts])
-    labels = SampleLabels(join_labels([batch.labels.values for batch in batches]))
-    return LabelledBatch(_map(lambda _: next(joined), batches[0].inputs), labels)
+def _is_inputs(value: Any) -> bool:
+    several = isinstance(value, (tuple, list)) and len(value) > 0 and all(hasattr(part, "__array__") for part in value)
+    return several or hasattr(value, "__array__") or isinstance(value, Mapping)
 
 
-def _map(function: Callable[[Any], Any], inputs: ModelInputs) -> ModelInputs:
-    """Return the inputs with the function applied to every tensor and array, however nested; lists become tuples."""
-    if isinstance(inputs, Mapping):
-        return {name: _map(function, value) for name, value in inputs.items()}
-    if isinstance(inputs, (tuple, list)):
-        return tuple(_map(function, value) for value in inputs)
-    return function(inputs) if isinstance(inputs, (torch.Tensor, np.ndarray)) else inputs
+def _are_labels(value: Any) -> bool:
+    """Whether a value is an array, a Series or a list of labels, and no batch, whose parts are arrays."""
+    if not isinstance(value, (tuple, list)):
+        return hasattr(value, "__array__")
+    if any((hasattr(part, "__array__") and not isinstance(part, np.generic)) or isinstance(part, Mapping) for part in value):
+        return False
+    return all(_are_labels(part) for part in value if isinstance(part, (tuple, list)))
 
 
-def _tensor(name: str, value: torch.Tensor | np.ndarray) -> torch.Tensor:
-    if isinstance(value, torch.Tensor):
-        if value.layout != torch.strided or value.is_meta:
-            raise TypeError(f"{name}: expected X as dense tensors with values, got layout {value.layout} on {value.device}")
-        return value.detach()
-    if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name}: expected X without a mask, got a masked array; fill it first")
-    try:
-        return torch.from_numpy(np.ascontiguousarray(value))
-    except TypeError:
-        raise TypeError(f"{name}: expected X of a dtype that torch has too, got {value.dtype}") from None
+def _numbers(classes: np.ndarray, size: int) -> bool:
+    return classes.dtype.kind in "iu" and size > ROW_NUMBERS
+
+
+def _warned(size: int) -> str:
+    """Warn that labels are hardly labels; return what was said."""
+    text = f"data: no two of {size} labels are the same: are they numbers of rows? batch=lambda b: (inputs, labels) says what is what"
+    warn_caller(text)
+    return text

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 import nc_fast
 from nc_fast.init import fit_head_
+from nc_fast.init.batches import LabelledBatch
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.objective import Answers, Objective
-from nc_fast.init.sampling import LabelledBatch
 
 UNSEEN = 15  # an eighth of 120 samples; the first ones with max_samples=None
 
@@ -207,7 +208,7 @@ def test_sharpness_stays_below_2_by_lr_and_a_larger_rate_has_no_larger_scale(see
             model,
             model[-1],
             torch.device("cpu"),
-            LabelledBatch(X[:UNSEEN], y[:UNSEEN].numpy()),
+            [LabelledBatch(X[:UNSEEN], SampleLabels(y[:UNSEEN].numpy()))],
             Answers(np.arange(3), np.arange(3), None),
             None,
             99,

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import nc_fast.init
+from nc_fast.init.batches import LabelledBatch
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.objective import Answers, Objective
-from nc_fast.init.sampling import LabelledBatch
 
 
 def data(n: int = 120, classes: int = 3) -> tuple[Tensor, Tensor]:
@@ -172,8 +173,8 @@ def test_predictions_beside_the_outputs() -> None:
 
 @pytest.mark.parametrize(("n", "at_once", "sizes"), [(10, 3, [3, 3, 2, 2]), (9, 4, [3, 3, 3]), (5, 4, [3, 2]), (128, 127, [64, 64])])
 def test_parts_of_the_loss_are_about_equal(n: int, at_once: int, sizes: list[int]) -> None:
-    batch = LabelledBatch(torch.zeros(n, 8), torch.zeros(n, dtype=torch.int64).numpy())
-    objective = Objective(network(), nn.Identity(), torch.device("cpu"), batch, Answers(np.arange(3), np.arange(3), None), None, at_once)
+    batch = LabelledBatch(torch.zeros(n, 8), SampleLabels(np.zeros(n, np.int64)))
+    objective = Objective(network(), nn.Identity(), torch.device("cpu"), [batch], Answers(np.arange(3), np.arange(3), None), None, at_once)
     assert [len(part) for part in objective._parts] == sizes
 
 

@@ -1,7 +1,5 @@
 """Samples: stratified, read no further than needed, from whatever brings them."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -15,6 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from nc_fast.init import campaign_, sampling
+from nc_fast.init.batches import Forward
+from nc_fast.init.items import ItemReader
 from nc_fast.quota import share_quota
 
 
@@ -22,13 +22,18 @@ def small(features=6):
     return nn.Sequential(nn.Linear(features, 5), nn.ReLU(), nn.Linear(5, 3))
 
 
-collect = partial(sampling.collect, targets=False)
+def reader(model=None, **options):
+    return ItemReader(Forward(model or nn.Identity()), targets=False, **options)
+
+
+def collect(data, max_samples, **options):
+    return sampling.collect(data, max_samples, reader(**options))
 
 
 def all_of(samples, size=50):
     batches = list(samples.read(size))
     assert all(len(batch) <= size for batch in batches)
-    return np.concatenate([batch.labels for batch in batches]), torch.cat([batch.inputs for batch in batches])
+    return np.concatenate([batch.labels.values for batch in batches]), torch.cat([batch.inputs for batch in batches])
 
 
 @given(st.lists(st.integers(0, 4), min_size=3, max_size=80), st.data())
@@ -155,11 +160,15 @@ def test_passes_batch_by_batch_find_what_one_pass_finds(bias, monkeypatch):
     ("data", "error", "message"),
     [
         (lambda X, y: (X, y[:5]), ValueError, r"data: expected X and y of one length, got X \(120, 6\) and y \(5,\)"),
-        (lambda X, y: (X, y.float()), TypeError, r"data: expected y as integer, boolean or string labels, got float32; bin it first"),
+        (lambda X, y: (X, y + 0.5), TypeError, r"data: expected y as integer, boolean or string labels, got float32; bin it first"),
         (lambda X, y: (X[:0], y[:0]), ValueError, "data: expected at least one sample, got none"),
         (lambda X, y: [X, X], TypeError, "data: expected y as integer"),
         (lambda X, y: [X], TypeError, r"data: batch 0: expected \(X, y\), got Tensor"),
-        (lambda X, y: [{"X": X}], TypeError, r"data: batch 0: expected a key 'labels', got \['X'\]"),
+        (
+            lambda X, y: [{"X": X}],
+            TypeError,
+            r"data: batch 0: expected one key 'labels' or 'label' or .*, got \['X'\]; say what is what: batch=",
+        ),
         (lambda X, y: [], ValueError, "data: expected at least one batch, got none"),
         (lambda X, y: DataLoader(TensorDataset(X[:0], y[:0])), ValueError, "data: expected at least one batch, got none"),
         (lambda X, y: (X / 0, y), ValueError, r"data: X: expected finite numbers, got (inf|-inf|nan) at"),

@@ -12,8 +12,9 @@ from torch.autograd.functional import hessian, jacobian
 from torch.func import functional_call
 from torch.nn import functional
 
+from nc_fast.init.batches import LabelledBatch
+from nc_fast.init.labels import SampleLabels
 from nc_fast.init.objective import Answers, Objective, default_loss
-from nc_fast.init.sampling import LabelledBatch
 
 N = 24
 TARGETS = torch.randn(N, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -54,7 +55,7 @@ def problem(name):
 def objective(model, X, y, loss, answers, at_once=N):
     labels = y.numpy() if answers.targets is None else np.arange(N)
     head = model.head if isinstance(model, Attending) else model[-1]
-    return Objective(model, head, torch.device("cpu"), LabelledBatch(X, labels), answers, loss, at_once)
+    return Objective(model, head, torch.device("cpu"), [LabelledBatch(X, SampleLabels(labels))], answers, loss, at_once)
 
 
 def written_out(model, X, y, loss, answers):
