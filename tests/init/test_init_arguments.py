@@ -66,6 +66,15 @@ CASES = [
     ({"candidates": {"0": (torch.ones(9, 6), torch.ones(8))}}, ValueError, r"expected biases of shape \(M,\) = \(9,\), got \(8,\)"),
     ({"candidates": {"0": torch.ones(9, 6) / 0}}, ValueError, r"candidates\['0'\]: expected finite numbers, got inf"),
     ({"base": lambda _: None}, ValueError, "layer '0': (W|bias): expected finite numbers, got nan"),
+    ({"batch": lambda: None}, TypeError, "batch: expected a callable that needs only an item of the data"),
+    ({"batch": lambda b: b[7]}, ValueError, r"batch: expected a function that takes \(X, y\), got IndexError"),
+    ({"mask": "attention_mask"}, ValueError, r"mask: expected the name of one of the inputs \['input'\], got 'attention_mask'"),
+    ({"mask": np.ones((120, 6)) / 2}, ValueError, r"mask: expected 0 and 1, or booleans, of shape \(n, \*positions\) with n = 120, got"),
+    (
+        {"ignore_index": (0, 1, 2)},
+        ValueError,
+        "data: expected at least one sample, got none but 120 labelled 0 or 1 or 2, which ignore_index",
+    ),
 ]
 
 
@@ -117,11 +126,14 @@ WRONG_KINDS = {
         *[3, GIVEN, [GIVEN], ("0", GIVEN), {0: GIVEN}, {"0": None}, {"0": GIVEN.numpy()}, {"0": (GIVEN, 3)}, {"0": GIVEN.bool()}],
         *[{"0": (GIVEN, torch.ones(9, dtype=torch.complex64))}, {"0": SPARSE}, {"0": GIVEN.to("meta")}],
     ],
+    "ignore_index": [True, -100.0, [None], [0, 1.5], {"a": 1.0}.values(), len],
+    "batch": ["x", 3, True, [len], {"x": "y"}, lambda: None],
+    "mask": [True, 3, 0.5, ["mask"], (True,), len],
 }
 WRONG_KINDS_OF_HEADS = {name: WRONG_KINDS[name] for name in ("model", "data", "lr", "loss")} | {
     "layer": [3, True, ["2"], b"2", nn.Linear(7, 3)],
     "max_samples": WRONG_KINDS["max_samples"],
-    "generator": WRONG_KINDS["generator"],
+    **{name: WRONG_KINDS[name] for name in ("generator", "ignore_index", "batch", "mask")},
 }
 TABLES = {campaign_: WRONG_KINDS, fit_head_: WRONG_KINDS_OF_HEADS}
 KINDS = [
