@@ -42,6 +42,7 @@ def campaign_(
     bias: str | float = "center",
     gain: float = 1.0,
     max_samples: int | None = 2000,
+    max_patches: int = 20_000,
     layers: Iterable[str] | None = None,
     by_class: bool | None = None,
     criterion: str | Criterion | None = None,
@@ -65,9 +66,10 @@ def campaign_(
     Parameters
     ----------
     model : torch.nn.Module
-        Linear, Conv1d, Conv2d, Conv3d layers and the projections of MultiheadAttention (so of TransformerEncoderLayer too)
-        are initialized, parametrized ones through their ``right_inverse``. Layers that are used twice, never reached,
-        frozen, or share their weight are kept and reported.
+        Linear, Conv1d, Conv2d, Conv3d layers, what computes the same as Linear (GPT-2's Conv1D), and the projections of
+        MultiheadAttention (so of TransformerEncoderLayer too) are initialized, parametrized ones through their ``right_inverse``.
+        All other weights are kept and reported with the reason: other kinds of layers, those that are used twice, never reached,
+        frozen or shared, and those to which the model sends samples in another order, or some only (routed experts).
     data : (X, y), DataLoader, or iterable of batches (X, y)
         y: (n,) or (n, 1) integer, boolean or string labels, (n, ...) with a label per token or pixel, or, with the default
         ``select`` and ``head``, (n,) or (n, T) float targets. X: a tensor, or a tuple or dict of tensors the model is called
@@ -110,6 +112,9 @@ def campaign_(
         iterables are read until every class seen has its share, for at most 4 · max_samples samples: shuffle sorted data.
         None: all samples, streamed; the data must allow to be read several times. Of a layer's samples a pursuit looks at 500
         to 2000, the head is fitted to 5000 at most, and judged by 128 that it was not fitted to: the first, with None.
+    max_patches : int
+        How many patches of all samples a convolution is scored on at most, as many of every class; as many as take 256 MiB, where
+        those are fewer. Each of several groups looks at an eighth.
     layers : list of str, optional
         Names of layers, or of modules they are in; default all.
     by_class : bool, optional
@@ -202,6 +207,7 @@ def campaign_(
         bias=checks.choice("bias", bias, arguments.BIASES) if isinstance(bias, str) else arguments.number("bias", bias),
         gain=arguments.number("gain", gain, positive=True),
         max_samples=None if max_samples is None else checks.whole("max_samples", max_samples, 2),
+        max_patches=checks.whole("max_patches", max_patches, 1),
         by_class=by_class is None or checks.flag("by_class", by_class),
         criterion=criterion,
         screened=method is not None and checks.choice("method", method, METHODS) == "screened",

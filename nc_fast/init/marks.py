@@ -37,7 +37,7 @@ def rows_of(x: Tensor, axis: BatchAxis, n: int) -> Tensor:
     """
     if x.ndim <= axis.dim or x.shape[axis.dim] != n * axis.rows:
         got = x.shape[axis.dim] if x.ndim > axis.dim else f"{x.ndim} dimensions"
-        raise LabelsDoNotFitError(f"of {n * axis.rows} rows it gets {got}: the model sends it some of the samples only, or others")
+        raise LabelsDoNotFitError(f"of {n * axis.rows} rows it gets {got}: some of the samples only, or sequences merged with them")
     return x.movedim(axis.dim, 0)
 
 

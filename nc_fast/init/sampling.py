@@ -62,6 +62,10 @@ class SampledData:
         """Return n samples of one shape, the same in every call, again from their start where there are fewer."""
         return self._example.take(np.arange(n) % len(self._example))
 
+    def differing(self, n: int) -> LabelledBatch:
+        """Return up to n samples of one shape, none of them twice."""
+        return self._example.take(slice(n))
+
     def leading(self, n: int) -> list[LabelledBatch]:
         """Return the first n samples in the order of ``read``; one less where one alone would be cut off a batch."""
         batches: list[LabelledBatch] = []

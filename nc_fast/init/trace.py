@@ -26,6 +26,7 @@ from nc_fast.init.sampling import LabelledBatch, SampledData
 from nc_fast.init.state import is_fresh_batchnorm
 
 TRACE_SAMPLES = (2, 3)  # two sizes: the dimension that grows is the samples'
+CALLED_WITH = "what it is called with is what batch=lambda b: (inputs, labels) says"
 MARKED_SAMPLES = 64  # in two orders: rows of samples that are all alike, or all sent to one expert by chance, would tell nothing
 PASS_BYTES = 1 << 30  # of activations at a time: if all samples fit, one forward pass serves all layers
 LIVE_TENSORS = 4  # taken to be alive at once in a forward pass, each as large as the largest
@@ -42,6 +43,7 @@ class TracedLayer:
     axis : where the samples are in its input.
     activation : what follows; identity where nothing was found.
     output : which of the model's output tensors is its output, reshaped, averaged or after a softmax; None if none is.
+    returned : that tensor's shape for one sample.
     """
 
     layer: Layer
@@ -49,6 +51,7 @@ class TracedLayer:
     axis: BatchAxis
     activation: FollowingActivation
     output: int | None
+    returned: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def trace(model: nn.Module, layers: Sequence[Layer], data: SampledData, device: 
     found = [(layer, axis) for layer, axis in axes.items() if isinstance(axis, BatchAxis)]
     if found:
         marked = max(TRACE_SAMPLES[1], min(MARKED_SAMPLES, PASS_BYTES // (LIVE_TENSORS * max(1, largest))))
-        reasons = strays(model, found, next(data.read(marked)), device)
+        reasons = strays(model, found, data.differing(marked), device)
         axes |= {layer: reasons[layer.name] for layer, _ in found if layer.name in reasons}
     fresh_means = {id(module.running_mean) for module in model.modules() if is_fresh_batchnorm(module)}
     order = {host: number for number, host in enumerate(large)}
@@ -109,7 +112,8 @@ def trace(model: nn.Module, layers: Sequence[Layer], data: SampledData, device: 
             assert visit.as_left is not None
             activation = activation_after(visit.output, visit.as_left, later, returned, fresh_means)
             output = output_of_model(visit.output, later, returned)
-        traced.append(TracedLayer(layer, position, axis, activation, output))
+        shape = () if output is None else tuple(returned[output].shape[1:])
+        traced.append(TracedLayer(layer, position, axis, activation, output, shape))
     read = {id_ for call in calls for id_ in call.inputs}
     for layer in layers:
         if layer.host not in order:
@@ -171,7 +175,8 @@ def _run(
         try:
             returned = list(tensors_in(batch.run(model, device)))
         except Exception as error:
-            raise RuntimeError(f"data: expected batches that the model can be called with, got {type(error).__name__}: {error}") from error
+            got = f"{type(error).__name__}: {error}"
+            raise RuntimeError(f"data: expected batches that the model can be called with, got {got}; {CALLED_WITH}") from error
     return visits, recorder.calls, returned
 
 
