@@ -81,7 +81,7 @@ def _marks(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch: L
                 marks[layer.name] = str(error)
                 continue
             generator = torch.Generator().manual_seed(0)
-            directions = torch.randn(rows.shape[1], MARKS, generator=generator).to(rows.device)
+            directions = torch.randn(rows.shape[1], MARKS, generator=generator, dtype=torch.float32).to(rows.device)
             marks[layer.name] = (rows.float() @ directions).double().cpu()
 
     with on_arrival(list(by_host), arrived):

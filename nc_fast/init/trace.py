@@ -43,7 +43,7 @@ class TracedLayer:
     axis : where the samples are in its input.
     activation : what follows; identity where nothing was found.
     output : which of the model's output tensors is its output, reshaped, averaged or after a softmax; None if none is.
-    returned : that tensor's shape for one sample.
+    returned : that tensor's shape for one sample, (rows, ...).
     """
 
     layer: Layer
@@ -112,7 +112,7 @@ def trace(model: nn.Module, layers: Sequence[Layer], data: SampledData, device: 
             assert visit.as_left is not None
             activation = activation_after(visit.output, visit.as_left, later, returned, fresh_means)
             output = output_of_model(visit.output, later, returned)
-        shape = () if output is None else tuple(returned[output].shape[1:])
+        shape = () if output is None else (len(returned[output]) // TRACE_SAMPLES[1], *returned[output].shape[1:])
         traced.append(TracedLayer(layer, position, axis, activation, output, shape))
     read = {id_ for call in calls for id_ in call.inputs}
     for layer in layers:
