@@ -111,7 +111,7 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
         return None if n_outputs == wanted else f"it has {n_outputs} outputs for {wanted} targets"
     positions = sampled.first(1).labels.values.shape[1:]
     rows, *shape = last.returned
-    if positions and list(positions) not in (shape[:-1], shape[1:]) and (rows, len(shape)) != (np.prod(positions), 1):
+    if positions and list(positions) not in (shape[:-1], shape[1:]) and (rows, len(shape)) != (math.prod(positions), 1):
         return f"the model returns {last.returned} for a sample, which has labels of {positions} positions"
     if stray := stray_labels(sampled.classes, n_outputs):
         return stray
