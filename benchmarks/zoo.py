@@ -51,34 +51,22 @@ class Start:
 
 def start(model: ZooModel) -> Start:
     X, y = model.data()
-    hooks = hooks_after_a_call(model, X)
     torch.manual_seed(SEED)
     network = model.build()
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
-    found = {**state_of(network), **hooks}
+    found = state_of(network)
     report = campaign_(network, (X, y), generator=torch.Generator().manual_seed(SEED))
-    return Start(network, before, (found, {**state_of(network), **hooks_of(network)}), report, X, y)
+    return Start(network, before, (found, state_of(network)), report, X, y)
 
 
 def state_of(network: nn.Module) -> dict[str, Any]:
     """Return what a campaign may not change, comparable with ==."""
     return {
         **{f"mode of {name}": module.training for name, module in network.named_modules()},
+        **{f"hooks of {name}": (len(one._forward_pre_hooks), len(one._forward_hooks)) for name, one in network.named_modules()},
         **{f"buffer {name}": (id(buffer), buffer.tolist()) for name, buffer in network.named_buffers()},
         **{f"parameter {name}": (id(parameter), parameter.requires_grad) for name, parameter in network.named_parameters()},
     }
-
-
-def hooks_of(network: nn.Module) -> dict[str, Any]:
-    return {f"hooks of {name}": (len(module._forward_pre_hooks), len(module._forward_hooks)) for name, module in network.named_modules()}
-
-
-def hooks_after_a_call(model: ZooModel, X: Any) -> dict[str, Any]:
-    """Return the hooks of such a network that was only called: transformers registers its own then."""
-    twin = model.build().eval()
-    with torch.no_grad():
-        outputs_of(twin, first(X))
-    return hooks_of(twin)
 
 
 def owner(name: str) -> str:

@@ -57,11 +57,13 @@ class Walk:
             return reports, None, kept
         total = sum(map(len, self._plans.values()))
         with reporting(options.progress, "layers") as report_progress:
-            before = self._signals()
+            before, unfit = self._signals()
 
             def initialize(plan: LayerPlan, inputs: LayerInputs) -> None:
                 name = plan.layer.name
                 try:
+                    if name in unfit:
+                        raise unfit[name]
                     report, head = fill(plan, inputs, before[name], self._answers, options)
                     reports.append(report)
                     heads.extend([head] if head else [])
@@ -108,19 +110,22 @@ class Walk:
             self._forward(batch, [host], arrived)
             yield from _arrival(plan, arrivals.pop() if arrivals else None, batch.labels)
 
-    def _signals(self) -> dict[str, Signal]:
-        """Return the layers' signals in the model as it is, by name."""
+    def _signals(self) -> tuple[dict[str, Signal], dict[str, LabelsDoNotFitError]]:
+        """Return the layers' signals in the model as it is, by name; and why labels do not fit there."""
         batch = next(self._data.read(min(self._batch_size, SIGNAL_SAMPLES)))
         signals = {plan.layer.name: Signal(math.nan, math.nan, math.nan) for plans in self._plans.values() for plan in plans}
+        unfit: dict[str, LabelsDoNotFitError] = {}
 
         def arrived(host: nn.Module, arguments: CallArguments) -> None:
             for plan in self._plans[host]:
-                with suppress(LabelsDoNotFitError):  # the layer will be kept
+                try:
                     ((x, labels),) = _arrival(plan, arguments, batch.labels)
                     signals[plan.layer.name] = signal(plan, x, labels)
+                except LabelsDoNotFitError as error:  # the layer will be kept
+                    unfit[plan.layer.name] = error
 
         self._forward(batch, list(self._plans), arrived)
-        return signals
+        return signals, unfit
 
     def _forward(self, batch: LabelledBatch, hosts: Sequence[nn.Module], act: Callable[[nn.Module, CallArguments], None]) -> None:
         with suppress(_EndOfPass), on_arrival(hosts, act):

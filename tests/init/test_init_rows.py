@@ -184,3 +184,27 @@ def test_half_precision_is_no_reorder():
     report = campaign_(model, (X.bfloat16(), y))
     assert not report.kept
     assert np.isfinite(report.head.loss_after)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_layer_that_is_kept_for_its_positions_is_not_written(bias):
+    """Nothing is read for a layer that is only drawn without a bias: what does not fit is found before."""
+    X, y = blobs(6, 4)
+
+    class Halved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.inner, self.last = nn.Linear(4, 8), nn.Linear(8, 8, bias), nn.Linear(8, 3)
+
+        def forward(self, x, attention_mask):
+            x = torch.relu(self.first(x))
+            pooled = x[:, ::2] + x[:, 1::2]  # three positions, of which the mask says nothing
+            return self.last((pooled + self.inner(pooled)).mean(1))
+
+    mask = torch.arange(6) < torch.arange(1, 7).repeat(20)[:, None]
+    model = Halved()
+    before = {name: value.clone() for name, value in model.inner.state_dict().items()}
+    report = campaign_(model, ({"x": X, "attention_mask": mask.long()}, y))
+    assert [layer.name for layer in report.layers] == ["first", "last"]
+    assert "the mask for each of (6,) positions" in kept(report)["inner"]
+    assert all(torch.equal(value, before[name]) for name, value in model.inner.state_dict().items())
