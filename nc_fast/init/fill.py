@@ -93,12 +93,13 @@ def fill(
 
     if plan.select == LEAST_SQUARES:
         inputs = partial(unseen, inputs, plan.axis, plan.unseen)
+    x, labels = next(inputs())  # what is no layer's input to fill raises here, before anything is written
+    if plan.select == LEAST_SQUARES:
         head = fit_head(layer, rows(0), answers)
         done = Picked(0, (), head.explained, None, tuple(_no_bias(layer, "its intercept is left out")))
     else:
         head = None
         done = _pick(plan, rows, answers, options)
-    x, labels = next(inputs())
     report = LayerReport(
         name=layer.name,
         kind=layer.kind,
