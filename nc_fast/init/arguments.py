@@ -37,7 +37,7 @@ class InitOptions:
     lr: float | None
     loss: Loss | None
     max_samples: int | None
-    max_patches: int = 20_000
+    max_patches: int = 100_000
     select: str = PURSUIT
     head: str = LEAST_SQUARES
     pool: int | None = None

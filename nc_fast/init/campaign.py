@@ -42,7 +42,7 @@ def campaign_(
     bias: str | float = "center",
     gain: float = 1.0,
     max_samples: int | None = 2000,
-    max_patches: int = 20_000,
+    max_patches: int = 100_000,
     layers: Iterable[str] | None = None,
     by_class: bool | None = None,
     criterion: str | Criterion | None = None,
@@ -113,8 +113,8 @@ def campaign_(
         None: all samples, streamed; the data must allow to be read several times. Of a layer's samples a pursuit looks at 500
         to 2000, the head is fitted to 5000 at most, and judged by 128 that it was not fitted to: the first, with None.
     max_patches : int
-        How many patches of all samples a convolution is scored on at most, as many of every class; as many as take 256 MiB, where
-        those are fewer. Each of several groups looks at an eighth.
+        How many patches of all samples a convolution is scored on at most, as many of every class: of large patches fewer, what
+        48 MiB hold or 5000; in each of several groups an eighth.
     layers : list of str, optional
         Names of layers, or of modules they are in; default all.
     by_class : bool, optional

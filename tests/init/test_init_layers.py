@@ -76,6 +76,7 @@ def test_every_patch_has_its_image_s_label():
 
 def test_patches_that_are_held_are_bounded(monkeypatch):
     monkeypatch.setattr("nc_fast.init.layers.base.HELD_BYTES", 4 * 9 * 16)
+    monkeypatch.setattr("nc_fast.init.layers.base.LEAST_PATCHES", 1)
     ((X, y),) = ConvLayer("conv", nn.Conv2d(1, 1, 3)).rows(
         torch.randn(5, 1, 6, 6), SAMPLES_FIRST, SampleLabels(np.arange(5)), 0, PatchDraw(99, 5, 0)
     )

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 from nc_fast.init.labels import Grids, SampleLabels
 
 CHANGED, TINY = 1e-3, 1e-30  # a parametrization that moves a weight by more, relatively, is reported
-HELD_BYTES = 256 << 20  # of a layer's patches
+HELD_BYTES, LEAST_PATCHES = 48 << 20, 5000  # of a convolution: wide ones look at fewer patches, not at fewer than these
 SAME_NUMBERS = 0.3  # times the square root of the dtype's eps, relatively: 1e-4 in float32
 SETTLING_READS = 20  # of a parametrized weight in training mode; spectral_norm starts with 15 power iterations
 
@@ -48,7 +48,7 @@ class PatchDraw:
 
     def of(self, n: int, patch_bytes: int) -> int:
         """Return how many of n of the samples, of so many bytes each: they are held."""
-        return max(1, min(self.most, HELD_BYTES // patch_bytes) * n // self.samples)
+        return max(1, min(self.most, max(LEAST_PATCHES, HELD_BYTES // patch_bytes)) * n // self.samples)
 
 
 class Layer(ABC):
