@@ -141,7 +141,7 @@ def campaign_(
     batch : callable (item of data) -> (inputs, labels) or (inputs, labels, mask), optional
         For loaders of anything else: ``batch=lambda b: (b["image"], b["kind"])``.
     mask : str, array, False, or None
-        Which positions are samples: where the input of that name is 1 or, with data=(X, y), an array (n, *positions). None:
+        Which positions are samples: where the input of that name is 1 or, with data=(X, y), an array ``(n, *positions)``. None:
         by the inputs "attention_mask", "key_padding_mask" and "src_key_padding_mask", if the model has them. False: all.
 
     Returns
