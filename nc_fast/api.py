@@ -185,8 +185,8 @@ def class_moments(
     checkpoint : path ending in .npz or .safetensors, optional
         The moments so far are saved in this file about every 30 seconds, and at the end. Where the file exists, the call
         goes on after the samples it has, to the bits of a call that was never interrupted. The samples and their order must be
-        the same: the pool, bias, activation, backend, length of X, all labels that are in it and every 4096th of its rows are
-        checked, and are all that is read of X again. ``ClassMoments.load`` reads it.
+        the same: the pool, bias, activation, backend, length of X, all labels that are in it, its first 256 rows and every 4096th
+        are checked, and are all that is read of X again. ``ClassMoments.load`` reads it.
     process_group : torch.distributed.ProcessGroup, optional
         X and y are this rank's part; every rank gets the moments of all (docs/scale.md). Checkpoints get the rank's number
         in their names.

@@ -22,9 +22,7 @@ from nc_fast.inputs.targets import labels_or_targets
 
 BLOCK_BYTES = 128 << 20  # of float32 samples held at a time
 BLOCK_ROWS = (256, 16_384)  # at least, so that a product is worth its call; at most, the chunk of the CPU backend
-
-
-SAMPLED_ROWS = 4096  # one row in so many is looked at where samples are only recognised
+FIRST_ROWS, SAMPLED_ROWS = 256, 4096  # where samples are only recognised: all of the first rows are looked at, then one in so many
 Skipped = Callable[[Any, np.ndarray, np.ndarray], None]  # gets X, y and classes, as in a Block
 
 
@@ -38,7 +36,7 @@ class Source(Protocol):
     def blocks(self, done: int, rows: int, skipped: Skipped | None = None) -> Iterator[Block]:
         """Yield the samples after the first ``done``, ``rows`` at a time; ``skipped`` gets the first ``done``, before any other.
 
-        It may rely on no more of their X than the rows at multiples of ``SAMPLED_ROWS``.
+        It may rely on no more of their X than the ``FIRST_ROWS`` and the rows at multiples of ``SAMPLED_ROWS``.
         """
 
 
@@ -116,10 +114,10 @@ class Slices:
 
     def _skip(self, done: int, skipped: Skipped | None) -> None:
         for first in range(0, done if skipped else 0, SAMPLED_ROWS):
-            place = first if self.rows is None else int(self.rows[first])
-            stop = min(first + SAMPLED_ROWS, done)
+            stop, looked_at = min(first + SAMPLED_ROWS, done), 1 if first else min(FIRST_ROWS, done)
+            places = range(first, first + looked_at) if self.rows is None else self.rows[first : first + looked_at]
             assert skipped
-            skipped(read_rows(self.X, place, place + 1, self.name), self.y[first:stop], self.classes)
+            skipped(self._read(places, FIRST_ROWS), self.y[first:stop], self.classes)
 
     def _read(self, places: Sequence[int] | np.ndarray, rows: int) -> np.ndarray:
         """Return the rows at some places, of which no more than ``rows`` are read at a time."""

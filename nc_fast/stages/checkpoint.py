@@ -13,7 +13,7 @@ import numpy as np
 from nc_fast.files.moments import load_moments, moments_path, save_moments
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.labels import kind_of
-from nc_fast.inputs.sources import SAMPLED_ROWS, Block
+from nc_fast.inputs.sources import FIRST_ROWS, SAMPLED_ROWS, Block
 from nc_fast.inputs.sparse import CSR
 from nc_fast.types import ClassMoments
 
@@ -32,7 +32,7 @@ def checkpoint_path(value: object) -> Path | None:
 
 
 class SampleDigest:
-    """A digest of samples by which they are recognised: of every label, and of X's rows at positions 0, 4096, 8192, ...
+    """A digest of samples by which they are recognised: of every label, and of X's rows 0 to 255, 4096, 8192, ...
 
     It depends neither on how the samples come in blocks nor on the width of dtypes.
     """
@@ -50,7 +50,8 @@ class SampleDigest:
         of_class = np.zeros(len(classes), np.uint64)
         of_class[present] = np.frombuffer(b"".join(named), np.uint64)
         self._labels.update(of_class[y].tobytes())
-        for place in range(-self.samples % SAMPLED_ROWS, len(y), SAMPLED_ROWS):
+        first_rows, sampled = range(min(FIRST_ROWS - self.samples, len(y))), range(-self.samples % SAMPLED_ROWS, len(y), SAMPLED_ROWS)
+        for place in sorted({*first_rows, *sampled}):
             row = slice(place, place + 1)
             numbers = X.dense(row) if isinstance(X, CSR) else as_numpy(X[row])
             self._rows.update((numbers.astype(np.float64) + 0.0).tobytes())  # -0.0 becomes 0.0
@@ -89,6 +90,8 @@ class Checkpoint:
         theirs, samples = notes.get("made_with"), notes.get("samples")
         if not isinstance(theirs, dict) or not isinstance(samples, int) or samples != arrays["count"].sum():
             raise ValueError(f"checkpoint: expected {self._path} written by a checkpoint, got moments without their place in a stream")
+        size = self._made_with.get("samples", samples)
+        theirs = {"samples": max(size, samples), **theirs}  # in a stream's file nobody knows how many there are, but it has so many
         for name, value in self._made_with.items():
             if theirs.get(name) != value:
                 got = f"{value}, got {theirs.get(name)}"

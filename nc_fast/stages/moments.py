@@ -24,6 +24,7 @@ from nc_fast.types import ClassMoments
 
 PRECISIONS = ("auto", "fp16", "tf32", "ieee")
 DAMPING = 1e-3  # of a pursuit
+PROBED = ((-7.0, -2.0, -1.0, -0.5), (0.0, 0.6, 1.1, 3.0))  # where a user's activation is looked at, for a checkpoint
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +189,11 @@ def class_moments(pool: CandidatePool, source: Source, report: Report | None, ch
 
 
 def _checkpoint(path: Path, pool: CandidatePool, source: Source) -> Checkpoint:
-    samples = {"samples": source.size} if source.size else {}
-    made_with = {"W": fingerprint(pool.W), "bias": fingerprint(pool.bias), "block": block_rows(pool.n_features)}
-    return Checkpoint(path, {**made_with, **pool.described, **samples})
+    made_with = {"W": fingerprint(pool.W), "bias": fingerprint(pool.bias), "block": block_rows(pool.n_features), **pool.described}
+    if not (isinstance(pool.activation, str) or pool.backend.on_gpu):  # two functions of one name, such as lambdas
+        values = pool.activation(np.array(PROBED, checks.dtype_name(pool.W)))
+        made_with["values of the activation"] = fingerprint(values.round(3))
+    return Checkpoint(path, {**made_with, **({"samples": source.size} if source.size else {})})
 
 
 def _like(W: Array, moments: ClassMoments) -> ClassMoments:

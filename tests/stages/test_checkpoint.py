@@ -47,10 +47,14 @@ def test_an_interrupted_campaign_reads_only_what_is_left(problem, tmp_path, monk
         nc_fast.campaign(W, OnlySlices(X), y, 8, checkpoint=path, progress=interrupt)
     rest = OnlySlices(X)
     resumed = nc_fast.campaign(W, rest, y, 8, checkpoint=path)
-    assert rest.rows == N - ROWS + ROWS // 4096  # and those by which the samples are recognised
+    assert rest.rows == N - ROWS + 255 + ROWS // 4096  # and those by which the samples are recognised
     expected = nc_fast.campaign(W, X, y, 8)
     for name in ("indices", "scores", "gains", "weights"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(expected, name))
+
+
+def times(factor):
+    return lambda z: factor * z
 
 
 @pytest.mark.parametrize(
@@ -61,11 +65,14 @@ def test_an_interrupted_campaign_reads_only_what_is_left(problem, tmp_path, monk
         (lambda a: {**a, "activation": "tanh"}, "activation"),
         (lambda a: {**a, "X": a["X"][1:], "y": a["y"][1:]}, "samples"),
         (lambda a: {**a, "backend": "reference"}, "backend"),
+        (lambda a: {**a, "activation": times(3)}, "values of the activation"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused(problem, tmp_path, change, what):
     W, X, y = problem
     arguments = {"W": W, "X": X[:100], "y": y[:100]}
+    if what.startswith("values"):
+        arguments["activation"] = times(2)
     path = tmp_path / "moments.npz"
     nc_fast.class_moments(**arguments, checkpoint=path)
     with pytest.raises(ValueError, match=rf"checkpoint: expected .* made with the same {what}, .*delete it to start again"):
@@ -95,11 +102,17 @@ def another_row(X, y):
     return np.where(np.arange(len(X))[:, None] == 4096, 2 * X, X), y
 
 
+def all_but_a_first_row(X, y):
+    return np.concatenate([X[:1], X[1:200] + 1, X[200:]]), y
+
+
 def columns_swapped(X, y):
     return X[:, ::-1], y
 
 
-@pytest.mark.parametrize("change", [other_labels, one_label, two_labels_swapped, other_numbers, another_row, columns_swapped])
+@pytest.mark.parametrize(
+    "change", [other_labels, one_label, two_labels_swapped, other_numbers, another_row, all_but_a_first_row, columns_swapped]
+)
 @pytest.mark.parametrize("form", ["array", "slices", "csr", "batches"])
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_checkpoint_of_other_samples_is_refused(problem, tmp_path, monkeypatch, change, form, finished):
@@ -154,13 +167,25 @@ def test_the_digest_depends_on_the_samples_alone():
         return str(found)
 
     whole = digest(X, classes)
-    for cuts in [(1,), (4096,), (4095, 4097), (100, 100, 8999)]:
+    for cuts in [(1,), (255, 257), (256,), (4096,), (4095, 4097), (100, 100, 8999)]:
         assert digest(X, classes, *cuts) == whole
     assert digest(X, classes.astype(np.uint8)) == digest(np.where(X == 0, -0.0, X), classes) == whole
     for others in (np.array([3, 5, 8]), np.array(["3", "5", "9"]), np.array([b"3", b"5", b"9"])):
         assert digest(X, others) != whole
-    X[8192, 1] += 1e-9
-    assert digest(X, classes) != whole
+    for row in (0, 5, 255, 4096, 8192):
+        other = X.copy()
+        other[row, 1] += 1e-9
+        assert digest(other, classes) != whole
+
+
+@pytest.mark.parametrize("done", [ROWS, 2 * ROWS])
+def test_an_array_goes_on_from_a_stream_of_the_same_samples(problem, tmp_path, done):
+    W, X, y = problem
+    path = tmp_path / "moments.npz"
+    nc_fast.class_moments(W, batches(X[:done], y[:done], 700), checkpoint=path)
+    with pytest.raises(ValueError, match=rf"made with the same samples, {done - 1}, got {done}; delete"):
+        nc_fast.class_moments(W, X[: done - 1], y[: done - 1], checkpoint=path)
+    same_bits(nc_fast.class_moments(W, X, y, checkpoint=path), nc_fast.class_moments(W, X, y))
 
 
 def test_checkpoints_of_an_older_version_are_refused(problem, tmp_path):
