@@ -94,6 +94,7 @@ def campaign(
         and ``candidates`` being this rank's.
     ignore_index : label, sequence of labels or None, default -100
         Samples of these labels are left out, as if they were not there. Where the default leaves some out, a warning says so.
+        Labels that are named, but none of them of the kind that y holds, are an error.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def campaign(
     -----
     UserWarning
         When k exceeds the live candidates, so that dead ones (zero weights, or the same activation on every sample) fill up;
-        when samples are left out unasked.
+        when samples are left out unasked; when the indices of X and y (pandas) are the same in another order.
 
     Notes
     -----

@@ -145,7 +145,9 @@ def checked_scores(value: object, groups: object, n_candidates: int, *, by_class
 def checked_given(value: object, n_candidates: int, k: int) -> np.ndarray:
     """Check what select() is given as there already; return (n,) int64."""
     given = as_numpy(checks.as_array("given", [] if value is None else value))
-    if given.size and given.dtype.kind not in "iu":
+    if given.shape == (0,):
+        return np.zeros(0, np.int64)  # an empty list is one of floats to NumPy
+    if given.dtype.kind not in "iu":
         raise TypeError(f"given: expected (n,) integers, got {given.dtype}")
     if given.ndim != 1:
         raise ValueError(f"given: expected (n,) integers, got shape {given.shape}")

@@ -12,6 +12,7 @@ import numpy as np
 from nc_fast.gram import TILE_ROWS, Gram, stream_gram
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, as_numpy, like, take_rows
+from nc_fast.inputs.convert import warn_of_other_order
 from nc_fast.inputs.draw import Drawn, draw
 from nc_fast.inputs.labels import IGNORE_INDEX, classified
 from nc_fast.inputs.left_out import LeftOut
@@ -133,6 +134,7 @@ def ridge_head(
         return solve(
             stream_gram(((block.X, block) for block in source.blocks(0, 8 * TILE_ROWS)), drawn), strength, drawn.X, standardize=standardize
         )
+    warn_of_other_order("Z", Z, "T", T)
     Z = _checked(Z)
     y = labels_or_targets("T", T, Z.shape[0], targets=True)
     kept = left_out.kept(y)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nc_fast.inputs.arrays import Array, array_namespace, is_tensor
+from nc_fast.runtime.caller import warn_caller
 
 
 def as_array(name: str, value: object) -> Array:
@@ -30,7 +31,8 @@ def as_array(name: str, value: object) -> Array:
     except ValueError:  # ragged nested lists
         raise TypeError(f"{name}: expected an array, got {type(value).__name__} that is not rectangular") from None
     if array.dtype == object and not array.ndim:
-        raise TypeError(f"{name}: expected an array, got {type(value).__name__}")
+        hint = f"; make it dense: {name}.toarray()" if hasattr(value, "toarray") else ""
+        raise TypeError(f"{name}: expected an array, got {type(value).__name__}{hint}")
     return array
 
 
@@ -38,9 +40,23 @@ def as_numbers(name: str, value: Any) -> Array:
     """Return a matrix like :func:`as_array`; a DataFrame's columns of numbers and booleans are brought to one dtype."""
     array = as_array(name, value)
     if array.dtype == object and array.size and hasattr(value, "columns"):
-        columns = value.items() if hasattr(value, "items") else zip(value.columns, value, strict=True)  # pandas, polars
+        names = getattr(value, "column_names", value.columns)  # pyarrow's columns have no names, its tables do
+        columns = value.items() if hasattr(value, "items") else zip(names, value, strict=True)  # pandas; polars, pyarrow
         array = np.column_stack([_column(name, label, column) for label, column in columns])
     return array
+
+
+def warn_of_other_order(X_name: str, X: Any, y_name: str, y: Any) -> None:
+    """Warn where samples and labels of pandas have the same rows by their index, in different orders: they are taken as they stand."""
+    rows: Any = getattr(X, "index", None)
+    labels: Any = getattr(y, "index", None)
+    if not (hasattr(rows, "is_unique") and hasattr(labels, "is_unique")) or len(rows) != len(labels) or rows.equals(labels):
+        return
+    if rows.is_unique and labels.is_unique and rows.isin(labels).all():
+        warn_caller(
+            f"{y_name}: expected the order of {X_name}, got an index of the same rows in another; rows are taken as they stand: "
+            f"{y_name}.loc[{X_name}.index] has the order of {X_name}, {y_name}.to_numpy() has no index and no warning"
+        )
 
 
 def booleans_as_numbers(array: Array) -> Array:
@@ -72,8 +88,8 @@ def _column(name: str, label: object, column: Any) -> np.ndarray:
     if values.dtype == object:
         if places := missing(values.tolist()):
             raise ValueError(f"{name}: expected finite numbers, got {len(places)} missing in column {label!r}, the first at {places[0]}")
-        values = np.array(values.tolist())
-    if values.dtype.kind not in "biuf":
+        values = as_array(f"{name}, column {label!r}", values.tolist())
+    if values.dtype.kind not in "biuf" or values.ndim != 1:
         raise TypeError(f"{name}: expected columns of numbers, got column {label!r} of {getattr(column, 'dtype', values.dtype)}")
     return np.asarray(booleans_as_numbers(values))
 
@@ -82,7 +98,7 @@ def _differs_from_itself(value: Any) -> bool:
     """Whether a value is NaN or NaT."""
     try:
         return bool(value != value)
-    except (TypeError, ValueError, RuntimeError):  # arrays and tensors among them
+    except (TypeError, ValueError, RuntimeError, ArithmeticError):  # arrays, tensors and signalling decimals among them
         return False
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from nc_fast.inputs.labels import LABEL_KINDS, LABELS
 CLOSE_TO_ONE = 1e-2  # sums of soft labels, some in float16
 KINDS_OF_VALUES = (
     ((bool, np.bool_), LABELS["b"]),  # before integers, of which Python's bool is one
+    ((np.timedelta64,), "timedelta64"),  # to NumPy an integer
     ((int, np.integer), LABELS["i"]),
     ((str,), LABELS["U"]),
     ((bytes,), LABELS["S"]),
@@ -25,7 +26,8 @@ def ignore_index(value: object) -> tuple[int | str | bytes, ...]:
     """Check which labels stand for no class: None, one label or a sequence of them; return them."""
     if value is None:
         return ()
-    several = value if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else (value,)
+    labels = value.tolist() if hasattr(value, "tolist") else value  # arrays, tensors and their scalars
+    several = labels if isinstance(labels, Collection) and not isinstance(labels, (str, bytes)) else (labels,)
     return tuple(_ignored_label(one, value) for one in several)
 
 
@@ -53,37 +55,59 @@ def label_kind(name: str, value: object) -> np.ndarray:
     y = as_numpy(as_array(name, value))
     if y.dtype.kind == "T":  # NumPy's strings of any length
         y = y.astype(object)
-    if y.dtype == object:
-        _check_values(name, y)
-        y = as_numpy(as_array(name, y.tolist()))
-    elif isinstance(value, (list, tuple)):
-        _check_values(name, np.asarray(value, object))
-    elif y.dtype.kind in "mM" and (absent := np.isnat(y)).any():
-        raise _absent(name, np.flatnonzero(absent).tolist(), y.shape)
+    if y.dtype == object or isinstance(value, (list, tuple)):
+        values = y if y.dtype == object else np.asarray(value, object)
+        y = _of_values(name, values, y, value)
+    elif y.dtype.kind in "mM" and (gone := np.isnat(y)).any():
+        raise absent(name, np.flatnonzero(gone).tolist(), y.shape)
     return y
 
 
-def _check_values(name: str, values: np.ndarray) -> None:
+def _of_values(name: str, values: np.ndarray, y: np.ndarray, value: object) -> np.ndarray:
+    """Return labels, each an object in ``values``, as an array of their kind; ``y`` is what NumPy made of them."""
+    kinds = _check_values(name, values)
+    if any(issubclass(kind, str) and kind not in (str, np.str_) for kind in kinds):  # of an Enum NumPy would take, and cut, the names
+        values = np.array([str.__str__(label) for label in values.ravel().tolist()], object).reshape(values.shape)
+        y = values
+    if y.dtype == object:
+        y = as_numpy(as_array(name, values.tolist()))
+    words = {_kind_of_value(kind) for kind in kinds}
+    if words == {LABELS["i"]} and y.dtype.kind not in "iu":
+        numbers = values.ravel().tolist()
+        raise ValueError(f"{name}: expected labels that int64 or uint64 can hold, got {min(numbers)} and {max(numbers)}")
+    if y.dtype == object:
+        got = " and ".join(sorted(words))
+        raise TypeError(
+            f"{name}: expected integer, boolean or string labels, got {got}; cast them: {_cast(name.rpartition(': ')[2], value, 'str')}"
+        )
+    return y
+
+
+def _check_values(name: str, values: np.ndarray) -> set[type]:
+    """Check that none of the labels is missing and all are of one kind; return their types."""
     flat = values.ravel().tolist()
     kinds = {kind: _kind_of_value(kind) for kind in set(map(type, flat))}
     if set(kinds.values()) <= {LABELS["i"]} or set(kinds.values()) <= {LABELS["U"]}:
-        return  # most are, and need not be looked at one by one
+        return set(kinds)  # most are, and need not be looked at one by one
     if places := missing(flat):
-        raise _absent(name, places, values.shape)
+        raise absent(name, places, values.shape)
     found = sorted(set(kinds.values()))
     if len(found) > 1 and found != ["floats", "integers"]:
-        raise ValueError(f"{name}: expected labels of one kind, got {' and '.join(found)}")
+        where = f" in shape {values.shape}" if values.ndim > 1 else ""
+        raise ValueError(f"{name}: expected labels of one kind, got {' and '.join(found)}{where}")
+    return set(kinds)
 
 
 def _kind_of_value(kind: type) -> str:
     return next((words for kinds, words in KINDS_OF_VALUES if issubclass(kind, kinds)), kind.__name__)
 
 
-def _absent(name: str, places: list[int], shape: tuple[int, ...]) -> ValueError:
+def absent(name: str, places: list[int], shape: tuple[int, ...], what: str = "label") -> ValueError:
+    """Return the error that labels, or targets, at some places of the array read row by row are missing."""
     place = tuple(int(part) for part in np.unravel_index(places[0], shape)) if len(shape) > 1 else places[0]
     return ValueError(
-        f"{name}: expected a label for every sample, got {len(places)} missing, the first at {place}; "
-        "drop those samples or give them a label"
+        f"{name}: expected a {what} for every sample, got {len(places)} missing, the first at {place}; "
+        f"drop those samples or give them a {what}"
     )
 
 
@@ -92,16 +116,12 @@ def _of_label_kind(name: str, y: np.ndarray, value: object, part: str = "", binn
         return y.astype(y.dtype.newbyteorder("="), copy=False)
     hint = ""
     if y.dtype.kind == "f":
-        if (absent := np.isnan(y)).any():
-            raise _absent(f"{name}: {part}" if part else name, np.flatnonzero(absent).tolist(), y.shape)
+        if (gone := np.isnan(y)).any():
+            raise absent(f"{name}: {part}" if part else name, np.flatnonzero(gone).tolist(), y.shape)
         whole = bool((np.isfinite(y) & (y == np.floor(y))).all())
-        hint = (
-            f" of whole numbers; cast them: {part or name}.{_spelled(value, 'astype(int)', 'long()')}"
-            if whole
-            else f"; bin it first: {binning}"
-        )
+        hint = f" of whole numbers; cast them: {_cast(part or name, value, 'int')}" if whole else f"; bin it first: {binning}"
     elif y.dtype.kind in "mM":
-        hint = f"; cast them: {part or name}.astype(str)"
+        hint = f"; cast them: {_cast(part or name, value, 'str')}"
     kinds = f"{part} as integer, boolean or string labels" if part else "integer, boolean or string labels"
     raise TypeError(f"{name}: expected {kinds}, got {y.dtype}{hint}")
 
@@ -110,25 +130,29 @@ def _what_they_are(name: str, y: np.ndarray, value: object, or_targets: bool) ->
     """Say what a matrix given as labels is, and what to do with it."""
     if y.dtype.kind not in "biuf":
         return f"{y.shape}"
-    floats = name if y.dtype.kind == "f" else f"{name}.{_spelled(value, 'astype(float)', 'double()')}"
+    floats = name if y.dtype.kind == "f" else _cast(name, value, "float")
+    argmax = f"{name}.argmax(1)" if hasattr(value, "argmax") else f"numpy.argmax({name}, 1)"
     as_targets = f"{'' if or_targets else 'nc_fast.pursuit takes '}float targets: {floats}"
     sums = y.sum(axis=1, dtype=np.float64)
     if ((y == 0) | (y == 1)).all():
         if (sums == 1).all():
-            return f"one-hot labels of shape {y.shape}; the class numbers are {name}.argmax(1)" + or_targets * f", {as_targets}"
+            return f"one-hot labels of shape {y.shape}; the class numbers are {argmax}" + or_targets * f", {as_targets}"
         return f"several labels a sample, of shape {y.shape}, which are no classes; {as_targets}"
     if (y >= 0).all() and (np.abs(sums - 1) < CLOSE_TO_ONE).all():
-        return f"soft labels of shape {y.shape}, which are no classes; the likeliest are {name}.argmax(1); {as_targets}"
+        return f"soft labels of shape {y.shape}, which are no classes; the likeliest are {argmax}; {as_targets}"
     return f"{y.shape}; {as_targets}" if or_targets or y.dtype.kind == "f" else f"{y.shape}"
 
 
-def _spelled(value: object, numpy: str, torch: str) -> str:
-    return torch if is_tensor(value) else numpy
+def _cast(name: str, value: object, to: str) -> str:
+    """Return what casts labels to int, float or str, as the user's library spells it."""
+    if is_tensor(value):
+        return f"{name}.{'long' if to == 'int' else 'double'}()"
+    return f"{name}.astype({to})" if hasattr(value, "astype") else f"numpy.array({name}, {to})"
 
 
 def _ignored_label(one: Any, value: object) -> int | str | bytes:
-    if isinstance(one, (int, str, bytes)) and not isinstance(one, bool):
-        return one
     if isinstance(one, np.integer):
         return int(one)
+    if isinstance(one, (int, str, bytes)) and not isinstance(one, bool):
+        return one
     raise TypeError(f"ignore_index: expected an integer, a string, a sequence of these or None, got {value!r}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from nc_fast.inputs.labels import IGNORE_INDEX, DefaultLabel, ignored
+from nc_fast.inputs.labels import IGNORE_INDEX, LABELS, DefaultLabel, ignored, kind_of
 from nc_fast.runtime.caller import warn_caller
+
+OF_KIND = {"integers": int, "strings": str, "bytes": bytes}
 
 
 class LeftOut:
@@ -21,7 +23,16 @@ class LeftOut:
         self._told = not any(isinstance(label, DefaultLabel) for label in ignore)
 
     def kept(self, y: np.ndarray) -> np.ndarray | None:
-        """Return the places of the labels (N,) that stand for a class; None for all."""
+        """Return the places of the labels (N,) that stand for a class; None for all.
+
+        Raises
+        ------
+        TypeError
+            When the user names labels, none of them of the kind of these, so that they could never be met.
+        """
+        named = [label for label in self.ignore if not isinstance(label, DefaultLabel)]
+        if named and y.dtype.kind in LABELS and len(y) and not any(isinstance(label, OF_KIND.get(kind_of(y), ())) for label in named):
+            raise TypeError(f"ignore_index: expected labels like those given, {kind_of(y)}, got {' and '.join(map(repr, named))}")
         gone = ignored(y, self.ignore)
         return None if gone is None else np.flatnonzero(~gone)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import Array, empty_rows, is_tensor, take_rows
+from nc_fast.inputs.convert import warn_of_other_order
 from nc_fast.inputs.labels import classified, join_labels
 from nc_fast.inputs.left_out import LeftOut
 from nc_fast.inputs.slices import dtype_of, is_sliced, read_rows
@@ -244,6 +245,7 @@ def labelled(
 
     With ``may_be_empty`` all samples may be left out.
     """
+    warn_of_other_order("X", X, "y", y)
     if is_sparse(X) or is_sliced(X):
         checks.sample_form("X", tuple(X.shape), dtype_of(X).name, W, half=half)
     else:

@@ -9,7 +9,7 @@ import numpy as np
 from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.checks import finite
 from nc_fast.inputs.convert import as_array
-from nc_fast.inputs.label_checks import label_kind, label_values
+from nc_fast.inputs.label_checks import absent, label_kind, label_values
 
 LEAST_TARGET, LARGEST_TARGET = 1e-30, 1e30  # float32 products of targets neither under- nor overflow; nor do float64 squares
 
@@ -21,6 +21,8 @@ def labels_or_targets(name: str, value: object, n_samples: int, *, targets: bool
         return label_values(name, value, n_samples, or_targets=targets)
     if y.ndim not in (1, 2) or y.shape[0] != n_samples or 0 in y.shape:
         raise ValueError(f"{name}: expected float targets of shape (N,) or (N, T) with N = {n_samples}, got {y.shape}")
+    if (gone := np.isnan(y)).any():
+        raise absent(name, np.flatnonzero(gone).tolist(), y.shape, "target")
     finite(name, y)
     if (largest := np.abs(y).max()) > LARGEST_TARGET:
         raise ValueError(f"{name}: expected float targets of at most {LARGEST_TARGET:g}, got {largest:g}; scale them down")

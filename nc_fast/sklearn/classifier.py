@@ -12,7 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from nc_fast.inputs import checks
-from nc_fast.sklearn.features import FLOATS, check_labels, one_hot, weights_of
+from nc_fast.sklearn.features import FLOATS, checked_labels, one_hot, weights_of
 from nc_fast.sklearn.model import NeuronModel
 
 
@@ -131,7 +131,7 @@ class NeuronClassifier(ClassifierMixin, NeuronModel):
             For parameters and data that are not as they should be, before any work.
         """
         self._check_parameters()
-        check_labels(y)
+        y = checked_labels(y)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=FLOATS, multi_output=True, ensure_min_samples=2)
         check_classification_targets(y)
         self._several_labels = type_of_target(y) == "multilabel-indicator"

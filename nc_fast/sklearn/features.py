@@ -224,7 +224,7 @@ class NeuronFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NeuronLa
             For parameters and data that are not as they should be, before any work.
         """
         self._check_parameters()
-        check_labels(y)
+        y = checked_labels(y)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=FLOATS, multi_output=True, ensure_min_samples=2)
         y = np.asarray(y)
         weight = weights_of(sample_weight, X)
@@ -265,10 +265,13 @@ def weights_of(value: Any, X: Any) -> np.ndarray:
     return checked_weights(weight, X.shape[0])
 
 
-def check_labels(y: Any) -> None:
-    """Check that no label is missing, and that all are of one kind, where scikit-learn does not."""
-    if isinstance(y, (list, tuple)) or (y is not None and not hasattr(y, "toarray") and np.asarray(y).dtype.kind in "OT"):
+def checked_labels(y: Any) -> Any:
+    """Return y after checking, where scikit-learn does not, that no label is missing and that all are of one kind."""
+    if isinstance(y, (list, tuple)):
+        return label_kind("y", y)
+    if y is not None and not hasattr(y, "toarray") and np.asarray(y).dtype.kind in "OT":
         label_kind("y", y)
+    return y
 
 
 def one_hot(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

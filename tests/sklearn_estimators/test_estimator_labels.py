@@ -1,5 +1,7 @@
 """Labels of the estimators that stand for no class, that are missing, or of several kinds."""
 
+import enum
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,14 @@ def test_a_frame_of_nullable_and_boolean_columns():
     frame = pd.DataFrame({"size": size, "large": pd.Series(X[:, 2] > 4, dtype="boolean"), "wide": X[:, 3] > 1, "length": X[:, 2]})
     model = NeuronClassifier(10, random_state=0).fit(frame, Y)
     np.testing.assert_array_equal(model.weights_, NeuronClassifier(10, random_state=0).fit(frame.astype(float), Y).weights_)
+
+
+class Word(str, enum.Enum):  # NumPy takes "Word.ANT", cut to three characters: one class
+    ANT, BEE, CAT = "ant", "bee", "cat"
+
+
+def test_members_of_an_enum_of_strings_are_strings():
+    X, codes = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    fitted = NeuronClassifier(5, random_state=0).fit(X, [list(Word)[code] for code in codes])
+    assert fitted.classes_.tolist() == ["ant", "bee", "cat"]
+    assert (fitted.predict(X) == NeuronClassifier(5, random_state=0).fit(X, np.array(["ant", "bee", "cat"])[codes]).predict(X)).all()

@@ -72,3 +72,11 @@ def test_booleans_are_0_and_1(function, form, tmp_path):
         pytest.skip("takes no batches")
     same(function(source, None if form == "batches" else Y), expected)
     assert given.dtype == bool
+
+
+@functions
+@pytest.mark.parametrize("values", [[[0], [1, 2]] * (N // 2), [[0], [1]] * (N // 2)])
+def test_columns_of_lists_are_named(function, values):
+    name = "Z" if function is ridge_head else "X"
+    with pytest.raises(TypeError, match=rf"^{name}(: expected columns of numbers, got|,) column 'sex'"):
+        function(frame().assign(sex=values), Y)

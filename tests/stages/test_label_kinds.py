@@ -195,7 +195,7 @@ def test_float_labels_are_told_what_to_do(function):
         function(X, Y / 2)
     with pytest.raises(TypeError, match=r"^y: .*, got datetime64\[D\]; cast them: y.astype\(str\)$"):
         function(X, np.array("2020-01-01", "datetime64[D]") + Y)
-    with pytest.raises(TypeError, match=r"^y: .*, got object"):
+    with pytest.raises(TypeError, match=r"^y: .*, got date; cast them: "):
         function(X, [datetime.date(2020, 1, 1 + c) for c in Y])
     torch = pytest.importorskip("torch")
     for dtype in (torch.float32, torch.bfloat16):
