@@ -114,7 +114,8 @@ def campaign(
     -----
     UserWarning
         When k exceeds the live candidates, so that dead ones (zero weights, or the same activation on every sample) fill up;
-        when samples are left out unasked; when the indices of X and y (pandas) are the same in another order.
+        when samples are left out unasked; when the indices of X and y (pandas) are the same in another order;
+        when labels are strings such as "nan", which missing ones become.
 
     Notes
     -----

@@ -239,6 +239,7 @@ def _float_kind(name: str, dtype: str, half: bool, also: str = "") -> None:
     if dtype in ("float32", "float64") or (half and dtype in HALF_NAMES):
         return
     hint = "; 16-bit floats need backend='gpu', or cast them" if dtype in HALF_NAMES else ""
+    hint = f"; cast them: {name}.astype(float)" if dtype == "object" else hint  # such as to_numpy() of a frame with several dtypes
     raise TypeError(f"{name}: expected float32 or float64{also}, got {dtype}{hint}")
 
 

@@ -115,10 +115,8 @@ class NeuronLayer(BaseEstimator):
         ignore = checks.ignore_index(self.ignore_index)
         left_out = LeftOut((IGNORE_INDEX,) if isinstance(self.ignore_index, int) and ignore == (IGNORE_INDEX,) else ignore)
         rows = left_out.kept(labels)
-        if rows is None:
-            return X, y, weight
-        left_out.tell("y", len(y) - len(rows), len(y))
-        return X[rows], y[rows], weight[rows]
+        left_out.tell("y", 0 if rows is None else len(y) - len(rows), len(y))
+        return (X, y, weight) if rows is None else (X[rows], y[rows], weight[rows])
 
     def _order(self, pool: CandidatePool, sample: Sample, k: int) -> np.ndarray:
         """Return the candidates that this estimator takes, in order."""

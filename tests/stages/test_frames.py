@@ -80,3 +80,11 @@ def test_columns_of_lists_are_named(function, values):
     name = "Z" if function is ridge_head else "X"
     with pytest.raises(TypeError, match=rf"^{name}(: expected columns of numbers, got|,) column 'sex'"):
         function(frame().assign(sex=values), Y)
+
+
+@functions
+def test_arrays_of_objects_are_to_be_cast(function):
+    name = "Z" if function is ridge_head else "X"
+    with pytest.raises(TypeError, match=rf"^{name}: expected float32 or float64.*, got object; cast them: {name}\.astype\(float\)$"):
+        function(frame().to_numpy(), Y)
+    function(frame().to_numpy().astype(float), Y)

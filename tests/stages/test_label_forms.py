@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from label_cases import FUNCTIONS, LABELS_ONLY, TARGETS_TOO, N, X, Y, class_moments, name_of, ridge_head, same
+from label_cases import FUNCTIONS, LABELS_ONLY, STREAMED, TARGETS_TOO, N, X, Y, class_moments, name_of, ridge_head, same
 from stream_cases import batches
 
 import nc_fast
@@ -146,3 +146,28 @@ def test_indices_in_another_order_warn(function):
 def test_nothing_given(empty):
     W, scores = np.eye(3), [1.0, 2.0, 3.0]
     assert nc_fast.select(W, scores, 2, by_class=False, given=empty).indices.tolist() == [2, 1]
+
+
+@functions
+@pytest.mark.parametrize("word", ["nan", "NaT", "<NA>", "None"])
+def test_strings_that_missing_labels_become_warn(function, word):
+    y = np.array(["ant", "bee", "cat"])[Y]
+    y = np.where(np.arange(N) % 24 == 5, word, y)
+    told = rf"^{name_of(function)}: 10 labels are the string '{word}', which NumPy and astype\(str\) make of missing ones; "
+    with pytest.warns(UserWarning, match=told) as said:
+        kept = function(X, y)
+    assert [warning.filename for warning in said] == [class_moments.__code__.co_filename]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(function(X, y, ignore_index=None), kept)
+        same(function(X, y, ignore_index=word), function(X[y != word], y[y != word]))
+        function(X, np.where(y == word, "nana", y))
+
+
+@pytest.mark.parametrize("function", STREAMED)
+def test_such_strings_in_a_stream_warn_once(function):
+    y = np.array(["ant", np.nan, "None"])[Y]
+    with pytest.warns(UserWarning, match=" labels are the string '(nan|None)'") as said:
+        function(list(batches(X, y, 50)), None)
+    assert len(said) == 2
+    assert str((Y == 1).sum()) in str(said[0].message)
