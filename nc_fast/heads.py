@@ -116,11 +116,8 @@ def ridge_head(
     >>> head.weights.round(6).tolist(), head.intercept.round(6).tolist()
     ([[2.0], [0.0]], [1.0])
     """
-    strength, standardize, left_out = (
-        ridge_strength(ridge),
-        checks.flag("standardize", standardize),
-        LeftOut(checks.ignore_index(ignore_index)),
-    )
+    strength, standardize = ridge_strength(ridge), checks.flag("standardize", standardize)
+    left_out = LeftOut(checks.ignore_index(ignore_index))
     if isinstance(Z, Gram):
         if T is not None or sample_weight is not None:
             raise TypeError("T, sample_weight: expected None with a Gram, which has them, got values")

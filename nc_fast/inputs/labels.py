@@ -26,14 +26,14 @@ def kind_of(labels: np.ndarray) -> str:
 def ignored(y: np.ndarray, ignore: tuple[int | str | bytes, ...]) -> np.ndarray | None:
     """Return which of checked labels stand for no class, in the shape of y; None where none does. Float targets never do."""
     wanted: list[int | str | bytes] = []
-    if y.dtype.kind in "iu":
-        limits = np.iinfo(y.dtype)
-        wanted = [label for label in ignore if isinstance(label, int) and limits.min <= label <= limits.max]
+    if y.dtype.kind in "iu" and y.size and ignore:
+        least, most = int(y.min()), int(y.max())  # soon found; most labels are not compared one by one
+        wanted = [label for label in ignore if isinstance(label, int) and least <= label <= most]
     elif y.dtype.kind in "US":
         wanted = [label for label in ignore if isinstance(label, str if y.dtype.kind == "U" else bytes)]
     if not wanted:
         return None
-    found = np.isin(y, np.array(wanted, y.dtype if y.dtype.kind in "iu" else None))
+    found = np.isin(y, np.array(wanted, y.dtype if y.dtype.kind in "iu" else None), kind="sort")  # of few labels: compares, sorts nothing
     return found if found.any() else None
 
 
