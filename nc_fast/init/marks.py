@@ -52,11 +52,22 @@ def strays(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch: L
             reasons[layer.name] = one if isinstance(one, str) else str(other)
             continue
         expected = one.reshape(len(batch), axis.rows, MARKS)[torch.from_numpy(order)].reshape(-1, MARKS)
-        tolerance = SAME.get(layer.weight.dtype, SAME_HALF) * one.std(dim=0).clamp(min=torch.finfo(one.dtype).tiny)
+        tolerance = tolerance_of(layer, one)
         out_of_place = torch.nonzero(((other - expected).abs() > tolerance).any(dim=1))[:LOOKED_UP, 0]
         if len(out_of_place) and _found_elsewhere(other[out_of_place], one, tolerance):
             reasons[layer.name] = REORDERED
     return reasons
+
+
+def tolerance_of(layer: Layer, marks: Tensor) -> Tensor:
+    """Return by how much marks (rows, MARKS) of the same row may differ, (MARKS,)."""
+    return SAME.get(layer.weight.dtype, SAME_HALF) * marks.std(dim=0, correction=0).clamp(min=torch.finfo(marks.dtype).tiny)
+
+
+def random_directions(n_features: int, device: torch.device) -> Tensor:
+    """Return what rows are projected on, (features, MARKS), the same in every call."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n_features, MARKS, generator=generator, dtype=torch.float32).to(device)
 
 
 def _found_elsewhere(rows: Tensor, among: Tensor, tolerance: Tensor) -> bool:
@@ -80,9 +91,7 @@ def _marks(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch: L
             except LabelsDoNotFitError as error:
                 marks[layer.name] = str(error)
                 continue
-            generator = torch.Generator().manual_seed(0)
-            directions = torch.randn(rows.shape[1], MARKS, generator=generator, dtype=torch.float32).to(rows.device)
-            marks[layer.name] = (rows.float() @ directions).double().cpu()
+            marks[layer.name] = (rows.float() @ random_directions(rows.shape[1], rows.device)).double().cpu()
 
     with on_arrival(list(by_host), arrived):
         batch.run(model, device)

@@ -14,6 +14,8 @@ from nc_fast.init.labels import Grids, Shape
 
 # In the names of functions that change the grid of (n, channels, *positions); everything else leaves it as it is, or loses it.
 SPATIAL = ("conv", "_pool", "interpolate", "upsample", "pad", "pixel_shuffle", "pixel_unshuffle", "unfold", "grid_sample", "__getitem__")
+JOINS = ("cat", "concat", "concatenate")
+NOWHERE = -1e9  # the coordinate of a position under no label
 
 
 def label_grids(calls: Sequence[TorchCall], positions: Shape) -> Grids:
@@ -24,17 +26,35 @@ def label_grids(calls: Sequence[TorchCall], positions: Shape) -> Grids:
     """
     if not positions:
         return {}
+    n = len(positions)
     found: dict[Shape, list[np.ndarray]] = {positions: [np.arange(side, dtype=float) for side in positions]}
-    for call in calls:
-        if not any(name in call.name for name in SPATIAL):
-            continue
-        before = [t for t in tensors_in([call.args, call.kwargs]) if t.ndim == 2 + len(positions)]
-        for out in call.outputs:
-            made_of = next((grid for t in before if (grid := _grid(t)) in found), None)
-            if out.ndim == 2 + len(positions) and made_of and _grid(out) not in found:
-                sides = zip(found[made_of], _grid(out), _steps(call, len(positions)), strict=True)
-                found[_grid(out)] = [centred(at, side, step) for at, side, step in sides]
+    spatial = [call for call in calls if any(name in call.name for name in SPATIAL)]
+    forwards, backwards = [(call, False) for call in spatial], [(call, True) for call in reversed(spatial)]
+    for call, backward in (*forwards, *backwards, *forwards):  # labels may be at a grid in the middle, or at the last
+        before = [t for t in tensors_in([call.args, call.kwargs]) if t.ndim == 2 + n]
+        outputs = [out for out in call.outputs if out.ndim == 2 + n]
+        known, others = (outputs, before[:1]) if backward else (before, outputs)
+        steps = [step and 1 / step for step in _steps(call, n)] if backward else _steps(call, n)
+        origin = next((grid for t in known if (grid := _grid(t)) in found), None)
+        for grid in map(_grid, others):
+            if origin and grid not in found and prod(grid) > 1:  # one position alone, as of global pooling, lies under no label
+                found[grid] = [centred(at, side, step) for at, side, step in zip(found[origin], grid, steps, strict=True)]
+    if n == 1:
+        _add_joined(found, calls)
     return {grid: _flat(at, positions) for grid, at in found.items() if grid != positions}
+
+
+def _add_joined(found: dict[Shape, list[np.ndarray]], calls: Sequence[TorchCall]) -> None:
+    """Add sequences (n, tokens, ...) that others, such as a class token, were joined to: those have no label."""
+    for call in calls:
+        if call.name not in JOINS or call.argument(1, "dim", call.kwargs.get("axis", 0)) not in (1, -2):
+            continue
+        parts = [t for t in tensors_in([call.args[:1], call.kwargs.get("tensors")]) if t.ndim == 3]
+        known = [(t.shape[1],) in found for t in parts]
+        joined = (call.outputs[0].shape[1],)
+        if call.outputs[0].ndim == 3 and known.count(True) == 1 and joined not in found:
+            pieces = [found[t.shape[1],][0] if has else np.full(t.shape[1], NOWHERE) for t, has in zip(parts, known, strict=True)]
+            found[joined] = [np.concatenate(pieces)]
 
 
 def centred(at: np.ndarray, side: int, step: float | None) -> np.ndarray:

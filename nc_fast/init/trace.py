@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from nc_fast.init.activations import FollowingActivation, activation_after, output_of_model
+from nc_fast.init.displaced import displaced
 from nc_fast.init.forward_pass import CallRecorder, TorchCall, on_arrival, tensors_in
 from nc_fast.init.labels import Grids
 from nc_fast.init.layers.attention import ProjectionLayer
@@ -91,8 +92,11 @@ def trace(model: nn.Module, layers: Sequence[Layer], data: SampledData, device: 
     found = [(layer, axis) for layer, axis in axes.items() if isinstance(axis, BatchAxis)]
     if found:
         marked = max(TRACE_SAMPLES[1], min(MARKED_SAMPLES, PASS_BYTES // (LIVE_TENSORS * max(1, largest))))
-        reasons = strays(model, found, data.differing(marked), device)
-        axes |= {layer: reasons[layer.name] for layer, _ in found if layer.name in reasons}
+        differing = data.differing(marked)
+        reasons = strays(model, found, differing, device)
+        found = [(layer, axis) for layer, axis in found if layer.name not in reasons]
+        reasons |= displaced(model, found, differing, device)
+        axes |= {layer: reasons[layer.name] for layer in axes if layer.name in reasons}
     fresh_means = {id(module.running_mean) for module in model.modules() if is_fresh_batchnorm(module)}
     order = {host: number for number, host in enumerate(large)}
     traced: list[TracedLayer] = []

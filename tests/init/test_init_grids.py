@@ -87,6 +87,23 @@ def test_positions_outside_of_the_labels_have_none():
 
 
 @pytest.mark.parametrize(
+    ("model", "side", "labels", "earlier"),
+    [
+        (nn.Sequential(nn.Conv1d(1, 1, 3), nn.Conv1d(1, 1, 3)), 12, 8, {12: [-1, -1, *range(8), -1, -1], 10: [-1, *range(8), -1]}),
+        (nn.Sequential(nn.Conv1d(1, 1, 4, 4)), 8, 2, {8: [0, 0, 0, 0, 1, 1, 1, 1]}),
+    ],
+    ids=["cropped", "of patches"],
+)
+def test_labels_of_a_later_grid_are_found_at_the_grids_before_it(model, side, labels, earlier):
+    found = grids(model, torch.ones(2, 1, side), (labels,))
+    assert {grid: at.tolist() for (grid,), at in found.items()} == earlier
+
+
+def test_a_global_pool_lies_under_no_label():
+    assert not grids(nn.AdaptiveAvgPool2d(1), torch.ones(2, 1, 4, 4), (4, 4))
+
+
+@pytest.mark.parametrize(
     ("rows", "positions", "expected"),
     [
         (1, (2, 3), [[0, 1, 2], [3, 4, 5]]),
