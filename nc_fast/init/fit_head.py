@@ -123,7 +123,7 @@ def fit_head_(
         if name is None or name in reasons:
             got = reasons.get(name, "no layer that can be") if name else "no layer that can be"
             raise ValueError(f"layer: expected a Linear output layer, got {got}")
-        reason = why_no_head(reached[name], sampled)
+        reason = why_no_head(reached[name], sampled, options.loss is not None)
         if reason:
             others = "".join(f"; {one.name}: {one.reason}" for one in (*unfit, *traced.kept)) if layer is None else ""
             raise ValueError(f"layer: {name!r} cannot be fitted: {reason}{others}")

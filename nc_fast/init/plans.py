@@ -53,7 +53,7 @@ def layer_plans(
             if stray:
                 activation = replace(activation, notes=(*activation.notes, f"its neurons were not assigned to classes: {stray}"))
         elif last and given_here is None:
-            reason = why_no_head(one, sampled)
+            reason = why_no_head(one, sampled, options.loss is not None)
             if reason is None:
                 select = LEAST_SQUARES
             else:

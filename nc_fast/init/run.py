@@ -97,8 +97,8 @@ def why_kept(model: nn.Module, layers: Sequence[Layer]) -> dict[Layer, str]:
     return reasons
 
 
-def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
-    """Return why a layer cannot be a fitted head of these samples; None if it can."""
+def why_no_head(last: TracedLayer, sampled: SampledData, own_loss: bool) -> str | None:
+    """Return why a layer cannot be a fitted head of these samples; None if it can. ``own_loss``: the user knows what to make of outputs."""
     n_outputs = len(last.layer.weight)
     if type(last.layer) is not LinearLayer:
         return f"a fitted head is a Linear layer, this is {last.layer.kind}"
@@ -106,11 +106,14 @@ def why_no_head(last: TracedLayer, sampled: SampledData) -> str | None:
         return "there is one sample only"
     if last.output is None:
         return "its output is not the model's"
+    positions = sampled.first(1).labels.values.shape[1:]
+    rows, *shape = last.returned
+    if not positions and not own_loss and rows * math.prod(shape) > n_outputs:
+        answer = "one label" if sampled.targets is None else "targets"
+        return f"the model returns {tuple(shape) if rows == 1 else last.returned} for a sample, which has {answer} in all"
     if sampled.targets is not None:
         wanted = int(np.prod(sampled.targets.shape[1:]))
         return None if n_outputs == wanted else f"it has {n_outputs} outputs for {wanted} targets"
-    positions = sampled.first(1).labels.values.shape[1:]
-    rows, *shape = last.returned
     if positions and list(positions) not in (shape[:-1], shape[1:]) and (rows, len(shape)) != (math.prod(positions), 1):
         return f"the model returns {last.returned} for a sample, which has labels of {positions} positions"
     if stray := stray_labels(sampled.classes, n_outputs):

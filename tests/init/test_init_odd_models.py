@@ -183,3 +183,18 @@ def test_a_head_that_is_frozen_is_named() -> None:
     model[2].requires_grad_(requires_grad=False)
     with pytest.raises(ValueError, match=r"layer: '0' cannot be fitted: .*; 2: frozen"):
         fitted(model, data())
+
+
+@pytest.mark.parametrize(
+    "y", [torch.arange(60) % 3, torch.randn(60, generator=torch.Generator().manual_seed(0))], ids=["labels", "float targets"]
+)
+def test_a_model_that_answers_for_every_token_is_no_head_for_one_label_a_sample(y):
+    outputs = 1 if y.is_floating_point() else 3
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs))
+    X = torch.randn(60, 5, 6, generator=torch.Generator().manual_seed(0))
+    report = nc_fast.init.campaign_(model, (X, y))
+    assert any("no head was fitted: the model returns (5, " in note for note in report["2"].notes)
+    with pytest.raises(ValueError, match=r"layer: '2' cannot be fitted: the model returns \(5, "):
+        nc_fast.init.fit_head_(model, (X, y))
+    if outputs == 3:
+        nc_fast.init.fit_head_(model, (X, y), loss=lambda out, y: nn.functional.cross_entropy(out.mean(1), y))
