@@ -75,9 +75,15 @@ CALLED = _names(
     "relu6 hardtanh selu celu mish hardswish hardsigmoid softsign logsigmoid log_sigmoid softshrink hardshrink tanhshrink threshold clamp "
     "clamp_min clamp_max abs square sin cos exp prelu rrelu pow __pow__ erf"
 )
+PRODUCTS = _names("mul rmul imul div truediv")
 HEAD = 16  # numbers of a tensor that are compared first
 # Elementwise functions of torch.nn.functional that are also found by their numbers, with default arguments.
 BY_NUMBERS = ("relu6", "hardtanh", "selu", "mish", "hardswish", "hardsigmoid", "softsign", "logsigmoid", "tanhshrink")
+
+
+def quick_gelu(z: Tensor) -> Tensor:
+    """Return the approximation of GELU that CLIP and some other transformers spell out."""
+    return z * torch.sigmoid(1.702 * z)
 
 
 def activation_after(
@@ -112,8 +118,10 @@ def activation_after(
         if len(uses) > 1 and not in_place:
             others = [_activation_of(use) for _, use in uses[1:]]
             if activation is None or any(other is None or other[0] != activation[0] for other in others):
-                linear = all(use.name in LINEAR_ENDS | PASSED_THROUGH for _, use in uses)
-                return identity() if linear else unclear(f"its output goes to {', '.join(use.name for _, use in uses)}")
+                goes_to = [use.name for _, use in uses]
+                products = sum(name.strip("_") in PRODUCTS for name in goes_to) > 1  # of itself, as of the GELU spelled out
+                linear = all(name in LINEAR_ENDS | PASSED_THROUGH for name in goes_to)
+                return identity() if linear and not products else unclear(f"its output goes to {', '.join(goes_to)}")
         if activation is not None:
             return FollowingActivation(*activation, normalized)
         if call.name in LINEAR_ENDS:
@@ -135,9 +143,9 @@ def activation_between(before: Tensor, later: Iterable[Tensor]) -> tuple[str, st
     heads = torch.stack([other[:HEAD] for other in candidates]) if candidates else z.new_zeros(0, min(HEAD, len(z)))
     tolerance = SAME_NUMBERS * torch.finfo(before.dtype).eps ** 0.5
     table: dict[str, str | Callable[[Any], Any]] = {name: name for name in ACTIVATIONS if name != "identity"}
-    table |= {name: getattr(functional, name) for name in BY_NUMBERS}
+    table |= {name: getattr(functional, name) for name in BY_NUMBERS} | {"quick_gelu": quick_gelu}
     for name, function in table.items():
-        made = torch.from_numpy(ACTIVATIONS[name](z.cpu().numpy().copy())).to(z) if name in ACTIVATIONS else getattr(functional, name)(z)
+        made = function(z) if callable(function) else torch.from_numpy(ACTIVATIONS[name](z.cpu().numpy().copy())).to(z)
         if torch.allclose(made, z, rtol=tolerance, atol=tolerance):
             continue  # these pre-activations cannot tell it from the identity
         alike = torch.isclose(heads, made[:HEAD], rtol=tolerance, atol=tolerance).all(dim=1).nonzero().flatten().tolist()

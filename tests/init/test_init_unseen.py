@@ -66,6 +66,8 @@ FOUND = {
     "an operator of aten": (lambda: torch.ops.aten.silu.default, "silu"),
     "vmap": (lambda: torch.vmap(torch.relu), "relu"),
     "a product": (lambda: lambda z: z * torch.sigmoid(z), "silu"),
+    "GELU spelled out": (lambda: lambda z: 0.5 * z * (1 + torch.erf(z / 2**0.5)), "gelu"),
+    "CLIP's GELU": (lambda: lambda z: z * torch.sigmoid(1.702 * z), "quick_gelu"),
     "a choice": (lambda: lambda z: torch.where(z > 0, z, torch.zeros(())), "relu"),
     "a maximum": (lambda: lambda z: torch.maximum(z, torch.zeros(())), "relu"),
     "Threshold at 0": (lambda: nn.Threshold(0.0, 0.0), "threshold"),
