@@ -95,7 +95,7 @@ def fill(
         inputs = partial(unseen, inputs, plan.axis, plan.unseen)
     x, labels = next(inputs())  # what is no layer's input to fill raises here, before anything is written
     if plan.select == LEAST_SQUARES:
-        head = fit_head(layer, rows(0), answers)
+        head = fit_head(layer, rows(0), answers, rules.activation.name == "sigmoid")
         done = Picked(0, (), head.explained, None, tuple(_no_bias(layer, "its intercept is left out")))
     else:
         head = None

@@ -25,6 +25,7 @@ SHARPEST = 40.0  # a rate below 0.05 gets no sharper start: one that was ten tim
 TOLERATED = 1.25  # times the least sharpness found, where that is above the limit
 LEAST_SCALE = 1e-9  # tried, whatever the layers below make of the sharpness
 STEEPEST, SHALLOWEST = 2.0, 0.5  # sharpness grows like a power of the scale between these; at first the steepest is expected
+SIGMOID_SLOPE = 0.25  # at 0
 HEAD_ROWS = 5000  # of the layer's samples: a few positions of every one, where there are many
 
 
@@ -55,14 +56,18 @@ class FittedHead:
             self.layer.install_bias(scale * self.bias)
 
 
-def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers: Answers) -> FittedHead:
+def fit_head(layer: Layer, samples: Iterable[tuple[Tensor, np.ndarray]], answers: Answers, before_sigmoid: bool = False) -> FittedHead:
     """Fit the output layer to what it reads, install it at scale 1 and return it.
+
+    Float targets of a sigmoid's outputs are taken to its inputs, along its slope in the middle.
 
     Activations are not standardised: the weight of one that hardly varies would be large, and with it the sharpness.
     """
     X, labels = draw_rows(samples, HEAD_ROWS)
     n_outputs = len(layer.weight)
     T = answers.design(labels)
+    if answers.targets is not None and before_sigmoid:
+        T = (T - 0.5) / SIGMOID_SLOPE
     if answers.outputs is not None:
         columns = np.zeros((len(T), max(2, n_outputs)))
         columns[:, answers.outputs] = T

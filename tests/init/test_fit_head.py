@@ -239,3 +239,15 @@ def test_a_parametrization_that_changes_the_head_is_refused():
     nn.utils.parametrizations.spectral_norm(model[2])
     with pytest.raises(ValueError, match=r"layer '2': its parametrization changed the weights by .* head='campaign'"):
         fit_head_(model, blobs(6))
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_float_targets_of_a_sigmoid_s_outputs_are_on_the_right_side_of_a_half(shape):
+    y = (torch.arange(120) % 2).float()
+    X = torch.randn(120, 6, generator=torch.Generator().manual_seed(0)) + 2 * y[:, None]
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 1), nn.Sigmoid(), nn.Flatten(0) if shape == () else nn.Identity())
+    fit_head_(model, (X, y.reshape(-1, *shape)))
+    with torch.no_grad():
+        predicted = model(X).flatten() > 0.5
+    assert float((predicted == y.bool()).float().mean()) > 0.9
