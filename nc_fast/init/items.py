@@ -11,16 +11,17 @@ import torch
 
 from nc_fast.init.batches import Forward, LabelledBatch, ModelInputs, map_tensors
 from nc_fast.init.forward_pass import tensors_in
+from nc_fast.init.label_forms import is_array, labels_or_targets_of, looks_like_labels, shapes_of
 from nc_fast.init.labels import SampleLabels
 from nc_fast.init.masks import given_mask, named_mask, own_mask
 from nc_fast.inputs import checks
-from nc_fast.inputs.arrays import as_numpy, is_tensor
+from nc_fast.inputs.arrays import as_numpy
 from nc_fast.inputs.convert import as_numbers
 from nc_fast.inputs.labels import DefaultLabel, ignored
 
 LABEL_KEYS = ("labels", "label", "target", "targets", "y")
+MOST_PARTS = 16  # of an item; more are samples
 BATCH = "what is what: batch=lambda b: (inputs, labels)"
-SOFT = 1e-2  # by how much sums of soft labels, some in float16, differ from 1
 ROW_NUMBERS = 20  # labels of which no two are the same, of more samples than these, are taken for numbers of rows
 
 
@@ -100,7 +101,10 @@ class ItemReader:
         if len(item) == 2:
             return item[0], item[1], None
         inputs = tuple(item[:-1])
-        if not self.forward.takes(*inputs) or (len(inputs) > self.forward.needed and _looks_like_labels(item[-2], item[-1])):
+        if len(item) > MOST_PARTS or all(isinstance(part, (tuple, list, Mapping)) for part in item):
+            kind = type(item[0]).__name__
+            raise TypeError(f"{name}: expected (X, y), got {len(item)} parts, the first a {kind}; put samples together: collate_fn=")
+        if not self.forward.takes(*inputs) or (len(inputs) > self.forward.needed and looks_like_labels(item[-2], item[-1])):
             numbers = ", ".join(f"b[{place}]" for place in range(len(inputs)))
             raise TypeError(
                 f"{name}: expected (X, y), or as many inputs as the model takes and y, got {len(item)} parts; say which are inputs and "
@@ -159,10 +163,14 @@ class ItemReader:
         leaves = list(tensors_in(inputs))
         if not leaves:
             raise TypeError(f"{name}: expected X as tensors, got {type(inputs).__name__}")
-        y = self._labels(name, labels, leaves)
-        if y.ndim < 1 or any(x.ndim < 1 or len(x) != len(y) for x in leaves):
-            shapes = ", ".join(str(tuple(x.shape)) for x in leaves)
-            raise ValueError(f"{name}: expected X and y of one length, got X {shapes} and y {y.shape}")
+        y = labels_or_targets_of(name, labels, leaves, self.targets)
+        if y.ndim < 1:
+            raise ValueError(f"{name}: expected several samples and their labels, got one label; torch.utils.data.DataLoader makes batches")
+        if any(x.ndim < 1 or len(x) != len(y) for x in leaves):
+            raise ValueError(
+                f"{name}: expected X and y of one length, got X {shapes_of(leaves)} and y {y.shape}; every tensor that the model is called "
+                f"with has a row for each sample; say {BATCH}"
+            )
         counted = self._counted(inputs, y, mask)
         gone = ignored(y, self.ignore)
         self.seen.labels += len(y) if y.dtype.kind == "f" else y.size
@@ -177,19 +185,6 @@ class ItemReader:
         if counted is not None:
             present &= counted.reshape(len(y), -1).any(axis=1)
         return LabelledBatch(inputs, SampleLabels(y, counted), np.arange(len(y))), present
-
-    def _labels(self, name: str, value: Any, inputs: Sequence[torch.Tensor]) -> np.ndarray:
-        """Return checked labels, (n,) or (n, *positions), or float targets as they are."""
-        y = as_numpy(checks.as_array(f"{name}: y", value))
-        if self.targets and y.dtype.kind == "f":
-            return y
-        if y.ndim == 2 and y.shape[1] > 1 and not _of_positions(y, inputs):
-            try:
-                checks.label_values("y", value, len(y), or_targets=self.targets)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from None
-        y = checks.label_array(name, value, part="y", binning="torch.bucketize(y, edges)")
-        return y[:, 0] if y.ndim > 1 and y.shape[1] == 1 else y  # (n, 1), and masks of pixels (n, 1, H, W)
 
     def _counted(self, inputs: ModelInputs, y: np.ndarray, mask: Any) -> np.ndarray | None:
         """Return (n, *positions) bool, which positions count by a mask; None for all."""
@@ -217,32 +212,6 @@ def check_finite(name: str, batch: LabelledBatch) -> None:
             checks.finite(f"{name}: X", x, batch.rows)
     if batch.labels.values.dtype.kind == "f":
         checks.finite(f"{name}: y", batch.labels.values, batch.rows)
-
-
-def _of_positions(y: np.ndarray, inputs: Sequence[torch.Tensor]) -> bool:
-    """Whether a matrix may be labels of positions, which have a dimension of the inputs', and not one-hot, soft or several labels."""
-    if y.dtype.kind == "f":
-        return not np.allclose(y.sum(axis=1), 1, atol=SOFT)
-    return any(y.shape[1] in x.shape[1:] for x in inputs)
-
-
-def _looks_like_labels(part: Any, last: Any) -> bool:
-    """Whether the last but one part of an item are labels, and the last numbers of rows, or weights."""
-    if not (is_array(part) and is_array(last)) or part.ndim != 1 or last.ndim != 1:
-        return False
-    labels, others = as_numpy(part), as_numpy(last)
-    repeated = labels.dtype.kind in "iub" and 2 * len(np.unique(labels)) <= len(labels)
-    return repeated and (others.dtype.kind == "f" or all_differ(others))
-
-
-def all_differ(labels: np.ndarray) -> bool:
-    """Whether no two of labels (n,) are the same."""
-    return len(np.unique(labels)) == len(labels)
-
-
-def is_array(value: Any) -> bool:
-    """Whether a value is a tensor or a NumPy array."""
-    return is_tensor(value) or isinstance(value, np.ndarray)
 
 
 def _arrays(name: str, inputs: Any) -> Any:

@@ -10,15 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, Subset, TensorDataset, default_collate
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from nc_fast.init.batches import LabelledBatch as LabelledBatch
 from nc_fast.init.batches import none_alone
-from nc_fast.init.items import ROW_NUMBERS, ItemReader, all_differ, check_finite, is_array, items
+from nc_fast.init.datasets import known_labels, tensors_of
+from nc_fast.init.items import ROW_NUMBERS, ItemReader, check_finite, items
+from nc_fast.init.label_forms import all_differ, is_array
 from nc_fast.init.labels import SampleLabels, stratified
 from nc_fast.init.pieces import fronts_first, in_pieces
-from nc_fast.inputs.arrays import as_numpy
-from nc_fast.inputs.labels import LABEL_KINDS, ignored, join_labels
+from nc_fast.inputs.labels import ignored, join_labels
 from nc_fast.inputs.targets import labels_or_targets
 from nc_fast.runtime.caller import warn_caller
 
@@ -96,6 +105,9 @@ def collect(data: Any, max_samples: int | None, reader: ItemReader) -> SampledDa
         return _held([used], reader, lambda: all_differ(labels))
     if is_array(reader.mask):
         raise TypeError("mask: expected an array only with data=(X, y), got one with batches; batch=lambda b: (inputs, labels, mask)")
+    if isinstance(data, (Mapping, Dataset)) and not isinstance(data, IterableDataset):
+        what = "put a single batch in a list: [data]" if isinstance(data, Mapping) else "torch.utils.data.DataLoader makes batches"
+        raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches, got {type(data).__name__}; {what}")
     if not hasattr(data, "__iter__"):
         raise TypeError(f"data: expected (X, y), a DataLoader or an iterable of batches (X, y), got {type(data).__name__}")
     if max_samples is None:
@@ -166,7 +178,7 @@ def _indexed(data: Any, n: int, reader: ItemReader) -> SampledData | None:
         and type(data.sampler) in (RandomSampler, SequentialSampler)
     ):
         return None
-    labels = _known_labels(data.dataset, reader.adapter is None)
+    labels = known_labels(data.dataset, reader.adapter is None)
     if labels is None or not len(labels):
         return None
     gone = ignored(labels, reader.ignore)
@@ -176,7 +188,7 @@ def _indexed(data: Any, n: int, reader: ItemReader) -> SampledData | None:
         reader.seen.labels, reader.seen.left_out = labels.size - labels[rows].size, int(gone.sum() - gone[rows].sum())
     if not len(rows):
         raise ValueError(f"data: expected at least one sample, got none{reader.all_left_out}")
-    tensors = _tensors(data.dataset, rows) if data.collate_fn is default_collate else None
+    tensors = tensors_of(data.dataset, rows) if data.collate_fn is default_collate else None
     if tensors is not None:
         batches = [reader.batch(tensors, 0, rows)]
     else:
@@ -188,33 +200,6 @@ def _indexed(data: Any, n: int, reader: ItemReader) -> SampledData | None:
     if not found:
         raise ValueError(f"data: expected at least one sample, got none{reader.all_left_out}")
     return _held(in_pieces(found), reader, lambda: all_differ(labels))
-
-
-def _known_labels(dataset: Dataset[Any], plain: bool) -> np.ndarray | None:
-    """Return the labels of all samples, if they are to be had; not ``plain``: the user's function says which tensor they are."""
-    if isinstance(dataset, Subset):
-        labels = _known_labels(dataset.dataset, plain)
-        return None if labels is None else labels[np.asarray(dataset.indices)]
-    if isinstance(dataset, TensorDataset):
-        known = as_numpy(dataset.tensors[-1]) if len(dataset.tensors) == 2 or (plain and len(dataset.tensors) > 2) else None
-        alone = known is not None and known.ndim == 2 and known.shape[1] == 1 and known.dtype.kind in LABEL_KINDS
-        return known[:, 0] if known is not None and alone else known
-    targets = getattr(dataset, "targets", None)
-    if targets is None or not hasattr(dataset, "__len__") or not hasattr(targets, "__len__") or len(targets) != len(dataset):
-        return None
-    try:
-        labels = as_numpy(targets)
-    except ValueError:  # ragged
-        return None
-    return labels if labels.ndim == 1 and labels.dtype.kind in LABEL_KINDS else None
-
-
-def _tensors(dataset: Dataset[Any], rows: np.ndarray) -> tuple[torch.Tensor, ...] | None:
-    if isinstance(dataset, Subset):
-        return _tensors(dataset.dataset, np.asarray(dataset.indices)[rows])
-    if isinstance(dataset, TensorDataset):
-        return tuple(tensor[torch.from_numpy(rows).to(tensor.device)] for tensor in dataset.tensors)
-    return None
 
 
 def _searched(batches: Iterator[LabelledBatch], n: int, reader: ItemReader) -> SampledData:

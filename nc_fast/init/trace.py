@@ -180,7 +180,9 @@ def _run(
             returned = list(tensors_in(batch.run(model, device)))
         except Exception as error:
             got = f"{type(error).__name__}: {error}"
-            raise RuntimeError(f"data: expected batches that the model can be called with, got {got}; {CALLED_WITH}") from error
+            one = batch.inputs[0] if isinstance(batch.inputs, tuple) and len(batch.inputs) == 1 else None
+            given = f", called with one dict of {list(one)}" if isinstance(one, dict) else ""
+            raise RuntimeError(f"data: expected batches that the model can be called with, got {got}{given}; {CALLED_WITH}") from error
     return visits, recorder.calls, returned
 
 
