@@ -1,7 +1,8 @@
 """Does a layer see the positions of a sample (tokens, pixels) where their labels are taken to be? One is changed, to see where.
 
 A model may flip, roll, sort or shuffle positions inside, or swap height and width. Where the input changes at one position, what a layer
-makes of that position changes with it, whatever else does; in a layer that has it elsewhere, only other positions change.
+makes of that position changes with it, whatever else does; in a layer that has it elsewhere, only other positions change. Not so where
+the model itself answers elsewhere, as one does that predicts a token by those before it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ SAMPLES, OWN_PLACES, GRIDS = 16, 2, 4  # samples, places of the labels' own grid
 SEEN_THERE = 0.9  # of the samples that change at all must change at the place; sorting and shuffling leave some where they are
 DISPLACED = "the model reorders positions before it, so that their labels are not known there"
 
-Outputs = dict[str, tuple[Tensor, list[Tensor]]]  # layer -> marks of its outputs (rows, MARKS), all and at each place
+MODEL = ""  # the name of what the model returns, beside the layers'
+Outputs = dict[str, tuple[Tensor, list[Tensor]]]  # layer, or MODEL -> marks of its outputs (rows, MARKS), all and at each place
 
 
 def displaced(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch: LabelledBatch, device: torch.device) -> dict[str, str]:
@@ -37,6 +39,7 @@ def displaced(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch
     masks = [x for x in having if zeros_and_ones(x) is not None]
     kept = {id(x) for x in masks} if len(masks) < len(having) else set()  # what is no sample stays none
     places = _places(layers, positions)
+    dtypes = {layer.name: layer.weight.dtype for layer, _ in layers}
     few = batch.take(slice(SAMPLES))
     state = torch.get_rng_state()  # what a model draws is the same in every pass
     before = _outputs(model, layers, few, places, device)
@@ -45,16 +48,15 @@ def displaced(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch
         torch.set_rng_state(state)
         inputs = map_tensors(partial(_changed, positions=positions, place=place, kept=kept), batch.inputs)
         after = _outputs(model, layers, LabelledBatch(inputs, batch.labels).take(slice(SAMPLES)), [place], device)
-        for layer, _ in layers:
-            if layer.name not in before or layer.name not in after:
-                continue
-            (whole, at), (new, (at_new,)) = before[layer.name], after[layer.name]
-            tolerance = tolerance_of(layer, whole)
+        for name in before.keys() & after.keys():
+            (whole, at), (new, (at_new,)) = before[name], after[name]
             if len(at[number]) and whole.shape == new.shape:
+                tolerance = tolerance_of(dtypes.get(name, torch.float32), whole)
                 there = ((at[number] - at_new).abs() > tolerance).reshape(len(few), -1).any(dim=1)
                 anywhere = ((whole - new).abs() > tolerance).reshape(len(few), -1).any(dim=1)
-                changes[layer.name] += (int(there.sum()), int(anywhere.sum()))
-    return {name: DISPLACED for name, (there, anywhere) in changes.items() if there < SEEN_THERE * anywhere}
+                changes[name] += (int(there.sum()), int(anywhere.sum()))
+    found = [name for name, (there, anywhere) in changes.items() if there < SEEN_THERE * anywhere]
+    return {} if MODEL in found else dict.fromkeys(found, DISPLACED)
 
 
 def first_position(x: Tensor, positions: Shape) -> int | None:
@@ -79,9 +81,16 @@ def _changed(x: Tensor, positions: Shape, place: int, kept: set[int]) -> Tensor:
     first = first_position(x, positions)
     if first is None or id(x) in kept:
         return x
-    flat = x.flatten(first, first + len(positions) - 1).movedim(first, 1).clone()
+    flat = _by_position(x, positions).clone()
     flat[:, place] = flat.roll(1, 0)[:, (place + 1 + flat.shape[1] // 3) % flat.shape[1]]
     return flat.movedim(1, first).reshape(x.shape)
+
+
+def _by_position(x: Tensor, positions: Shape) -> Tensor:
+    """Return (n, positions, ...)."""
+    first = first_position(x, positions)
+    assert first
+    return x.flatten(first, first + len(positions) - 1).movedim(first, 1)
 
 
 def _outputs(
@@ -112,5 +121,12 @@ def _outputs(
             found[layer.name] = whole, at
 
     with on_arrival(list(by_host), arrived):
-        batch.run(model, device)
+        returned = tensors_in(batch.run(model, device))
+    for answer in returned:
+        if answer.is_floating_point() and answer.ndim and len(answer) == n and first_position(answer, positions):
+            rows = _by_position(answer, positions).flatten(2)
+            directions = random_directions(rows.shape[2], rows.device)
+            marks = (rows.float() @ directions).double().cpu()
+            found[MODEL] = marks.flatten(0, 1), [marks[:, place] for place in places]
+            break
     return found

@@ -52,16 +52,16 @@ def strays(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch: L
             reasons[layer.name] = one if isinstance(one, str) else str(other)
             continue
         expected = one.reshape(len(batch), axis.rows, MARKS)[torch.from_numpy(order)].reshape(-1, MARKS)
-        tolerance = tolerance_of(layer, one)
+        tolerance = tolerance_of(layer.weight.dtype, one)
         out_of_place = torch.nonzero(((other - expected).abs() > tolerance).any(dim=1))[:LOOKED_UP, 0]
         if len(out_of_place) and _found_elsewhere(other[out_of_place], one, tolerance):
             reasons[layer.name] = REORDERED
     return reasons
 
 
-def tolerance_of(layer: Layer, marks: Tensor) -> Tensor:
-    """Return by how much marks (rows, MARKS) of the same row may differ, (MARKS,)."""
-    return SAME.get(layer.weight.dtype, SAME_HALF) * marks.std(dim=0, correction=0).clamp(min=torch.finfo(marks.dtype).tiny)
+def tolerance_of(dtype: torch.dtype, marks: Tensor) -> Tensor:
+    """Return by how much marks (rows, MARKS) of the same row may differ, (MARKS,), where they were computed in this dtype."""
+    return SAME.get(dtype, SAME_HALF) * marks.std(dim=0, correction=0).clamp(min=torch.finfo(marks.dtype).tiny)
 
 
 def random_directions(n_features: int, device: torch.device) -> Tensor:

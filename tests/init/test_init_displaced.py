@@ -107,6 +107,17 @@ def test_models_that_mix_positions_are_no_reason():
     assert not report.kept
 
 
+def test_a_model_that_predicts_a_token_by_those_before_it_is_no_reason():
+    class Shifted(Tagger):
+        def forward(self, x):
+            return super().forward(functional.pad(x, (0, 0, 1, 0))[:, :-1])
+
+    X, y = tokens(7)
+    report = campaign_(Shifted(), (X.roll(-1, 1), y), generator=seeded())
+    assert not report.kept
+    assert report["last"].score > 0.5
+
+
 @pytest.mark.parametrize("prepended", [1, 3])
 @pytest.mark.parametrize("labels", ["tokens", "samples"])
 def test_tokens_that_are_prepended_have_no_label(prepended, labels):
