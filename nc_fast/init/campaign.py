@@ -66,9 +66,8 @@ def campaign_(
     Parameters
     ----------
     model : torch.nn.Module
-        Linear, Conv1d to Conv3d, ConvTranspose1d to ConvTranspose3d, what computes the same as Linear (GPT-2's Conv1D), and the
-        projections of MultiheadAttention (so of TransformerEncoderLayer too) are initialized, parametrized ones through their
-        ``right_inverse``.
+        Linear, Conv1d, Conv2d, Conv3d layers, what computes the same as Linear (GPT-2's Conv1D), and the projections of
+        MultiheadAttention (so of TransformerEncoderLayer too) are initialized, parametrized ones through their ``right_inverse``.
         All other weights are kept and reported with the reason: other kinds of layers, those that are used twice, never reached,
         frozen or shared, and those to which the model sends samples in another order, or some only (routed experts).
     data : (X, y), DataLoader, or iterable of batches (X, y)
@@ -95,12 +94,9 @@ def campaign_(
     base : str or callable, optional
         What candidates are drawn by: "data_pairs" (:func:`nc_fast.candidates.data_pairs`, of patches in convolutions), a
         function of torch.nn.init by name, or one that fills a tensor in place; it sees tensors of the layer's own shape, so
-        fan_in and fan_out are the layer's, and a transposed convolution's those of the convolution it is: (out, in / groups,
-        *kernel). The kaiming functions' gain is sqrt(2), and 1 for layers that no activation follows (branches that end in a
-        sum, attention's projections), except the output layer and before a BatchNorm; times the root of the product of its
-        strides in a transposed convolution, where most features are the zeros between samples; so is that of "data_pairs".
-        Default: "data_pairs" where a pursuit picks in a convolution or, but in transposed ones, with ``lr=None``, otherwise
-        "kaiming_normal".
+        fan_in and fan_out are the layer's. The kaiming functions' gain is sqrt(2), and 1 for layers that no activation follows
+        (branches that end in a sum, attention's projections), except the output layer and before a BatchNorm. Default:
+        "data_pairs" where a pursuit picks in a convolution or with ``lr=None``, otherwise "kaiming_normal".
     alpha : "linear", number in [0, 1], list, or callable, optional
         Weight of I(X;Z) in a campaign: "linear", the default, falls from 1 at the first layer to 0 at the last (a single layer
         is a last one); a list has a number per initialized layer; a callable gets the depth, 0 at the first layer to 1 at the
@@ -139,7 +135,7 @@ def campaign_(
         What follows the layers, where it is not to be found from the forward pass.
     candidates : dict, layer name -> weight (M, ...), or pair of weight and bias (M,)
         Pick this layer's neurons among given ones, such as those of a wider pretrained layer, and, in a pair, keep their
-        biases. Rows are neurons: (M, in / groups, *kernel) for a transposed convolution too.
+        biases.
     ignore_index : label, sequence of labels, or None
         Labels that stand for no class, default -100: samples, or tokens and pixels, labelled so are left out.
     batch : callable (item of data) -> (inputs, labels) or (inputs, labels, mask), optional

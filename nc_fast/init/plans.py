@@ -17,7 +17,6 @@ from nc_fast.init.criteria import fisher_scores
 from nc_fast.init.fill import LayerPlan
 from nc_fast.init.layers.base import Layer, PatchDraw
 from nc_fast.init.layers.convolution import ConvLayer
-from nc_fast.init.layers.transposed import TransposedConvLayer
 from nc_fast.init.pick import PickRules, stray_labels
 from nc_fast.init.run import unseen_samples, why_no_head
 from nc_fast.init.sampling import SampledData
@@ -80,12 +79,7 @@ def layer_plans(
 
 
 def _best_base(layer: Layer, select: str, options: InitOptions) -> InitFunction | str:
-    """Return what measured best: pairs are ahead where they are pursued in convolutions, or where no rate limits their sharpness.
-
-    Not in transposed convolutions: most of a patch are the zeros between samples, so that most of a pair's weights would be 0.
-    """
-    if isinstance(layer, TransposedConvLayer):
-        return nn.init.kaiming_normal_
+    """Return what measured best: pairs are ahead where they are pursued in convolutions, or where no rate limits their sharpness."""
     pairs = select == PURSUIT and (options.lr is None or isinstance(layer, ConvLayer))
     return DATA_PAIRS if pairs else nn.init.kaiming_normal_
 

@@ -53,9 +53,6 @@ def ones(conv):
         nn.Conv1d(1, 1, 3, dilation=2),
         nn.AvgPool1d(2),
         nn.AvgPool1d(3, 2),
-        nn.ConvTranspose1d(1, 1, 3, padding=1),
-        nn.ConvTranspose1d(1, 1, 4, stride=2, padding=1),
-        nn.ConvTranspose1d(1, 1, 3, stride=2),
         nn.Sequential(nn.Conv1d(1, 1, 5), nn.AvgPool1d(2), nn.Conv1d(1, 1, 3)),
         nn.Sequential(nn.Conv1d(1, 1, 3, stride=2), nn.Conv1d(1, 1, 3)),
     ],
@@ -63,7 +60,7 @@ def ones(conv):
 )
 def test_a_position_s_label_is_the_one_in_the_middle_of_what_it_sees(module, side):
     for part in module.modules():
-        if isinstance(part, nn.Conv1d | nn.ConvTranspose1d):
+        if isinstance(part, nn.Conv1d):
             ones(part)
     expected = middle(module, side)
     at = grids(module, torch.ones(1, 1, side), (side,)).get((len(expected),), np.arange(side))
@@ -155,8 +152,8 @@ def test_a_network_with_labels_for_every_pixel_is_initialized_at_every_depth():
     X, y = halves()
     torch.manual_seed(0)
     report = campaign_(UNet(), (X, y), generator=seeded())
-    assert [layer.name for layer in report.layers] == ["d1", "d2", "d3", "up", "out"]
-    assert not report.kept
+    assert [layer.name for layer in report.layers] == ["d1", "d2", "d3", "out"]
+    assert [layer.name for layer in report.kept] == ["up"]
     for name in ("d1", "d2", "d3"):
         assert report[name].select == "pursuit"
         assert report[name].score > 0.7  # with labels of other places nothing is explained: below

@@ -111,14 +111,13 @@ def test_a_decoder_is_initialized_with_steady_signals(labels):
     X, y = halves()
     y = y if labels == "a label a pixel" else y.float().mean((1, 2)).gt(0.5).long()
     report = campaign_(Decoder(), (X, y), generator=seeded())
-    selects = {"d1": "pursuit", "d2": "pursuit", "u1": "pursuit", "u2": "pursuit", "out": "drawn"}
-    assert {layer.name: layer.select for layer in report.layers} == selects
+    assert [(layer.name, layer.select) for layer in report.layers] == [*((name, "pursuit") for name in ("d1", "d2", "u1", "u2")), ("out", "drawn")]
     assert not report.kept
     assert report["u1"].kind == "ConvTranspose2d"
-    for before, name in (("d2", "u1"), ("u1", "u2")):
-        assert 0.5 < report[name].after.std / report[before].after.std < 2
-        assert report[name].after.dead == 0
-    assert labels == "a label an image" or min(report[name].score for name in ("u1", "u2")) > 0.55  # with labels of other places below 0.3
+    for layer in report.layers:
+        assert 0.4 < layer.after.std / report["d1"].after.std < 2.5
+        assert layer.after.dead == 0
+    assert labels == "a label an image" or min(report[name].score for name in ("u1", "u2")) > 0.7
 
 
 @pytest.mark.parametrize(("stride", "kernel", "padding"), [(1, 3, 1), (2, 2, 0), (2, 4, 1), (3, 3, 0)])
@@ -127,7 +126,8 @@ def test_pre_activations_are_as_large_as_a_convolution_s(base, stride, kernel, p
     X, y = blobs(16, 8, 8)
 
     def spread_of(layer):
-        model = nn.Sequential(layer, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 3))
+        model = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.LazyLinear(3))
+        model(X)
         return campaign_(model, (X, y), base=base, generator=seeded())["0"].after.std
 
     up, plain = nn.ConvTranspose2d(16, 32, kernel, stride, padding), nn.Conv2d(16, 32, 3, padding=1)
@@ -169,23 +169,19 @@ class Doubled(nn.ConvTranspose2d):
         return 2 * super().forward(x)
 
 
-@pytest.mark.parametrize(("up", "kept"), [(Cast, False), (Doubled, True)])
+class Folded(nn.ConvTranspose2d):
+    """Takes an input that its class does not."""
+
+    def forward(self, x):
+        return super().forward(torch.cat([x[:, ::2], x[:, 1::2]], 1).flatten(2).reshape(x.shape)[:, : self.in_channels])
+
+
+@pytest.mark.parametrize(("up", "kept"), [(Cast, False), (Doubled, True), (Folded, True)])
 def test_a_forward_of_its_own_is_initialized_where_it_computes_the_same(up, kept):
     X, y = halves()
     report = campaign_(Decoder(up), (X, y), generator=seeded())
     reasons = {layer.name: layer.reason for layer in report.kept}
     assert reasons == (dict.fromkeys(("u1", "u2"), f"{up.__name__} has a forward of its own, which is not x W + b") if kept else {})
-
-
-@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
-def test_a_forward_of_its_own_may_take_what_its_class_does_not(kind):
-    class Twice(kind):
-        def forward(self, x):
-            return super().forward(torch.cat([x, x], 1))
-
-    X, y = halves()
-    report = campaign_(nn.Sequential(Twice(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)), (X, y), generator=seeded())
-    assert [layer.reason for layer in report.kept] == ["Twice has a forward of its own, which is not x W + b"]
 
 
 def test_given_candidates_are_rows_a_neuron_each():

@@ -65,5 +65,5 @@ class TransposedConvLayer(ConvLayer):
 
 def _swapped(weight: Tensor, groups: int) -> Tensor:
     """Return a weight (in, out / groups, *kernel) as (out, in / groups, *kernel) with the kernel flipped, and the other way round."""
-    blocks = weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2)
+    blocks = weight.unflatten(0, (groups, -1)).transpose(1, 2)
     return blocks.flatten(0, 1).flip(tuple(range(2, weight.ndim)))
