@@ -219,7 +219,7 @@ def campaign_(
     generator = arguments.generator(generator)
     fit, unfit = find_layers(net)
     if not fit and not unfit:
-        raise ValueError("model: expected at least one Linear, convolution, transposed convolution or MultiheadAttention layer, got none")
+        raise ValueError("model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none")
     names = [layer.name for layer in fit]
     asked = arguments.layer_names(layers, names + [layer.name for layer in unfit])
     named = arguments.activations(activations, names)

@@ -69,7 +69,7 @@ def layer_plans(
                 select=select,
                 rules=rules,
                 base=options.base or _best_base(one.layer, select, options),
-                gain=options.gain * (LINEAR_GAIN if linear else 1) * (one.layer.gain if options.rectifying else 1),
+                gain=options.gain * (LINEAR_GAIN if linear else 1),
                 given=given_here,
                 unseen=unseen_samples(sampled),
                 draw=PatchDraw(options.max_patches, sampled.size, seed),

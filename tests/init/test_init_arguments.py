@@ -175,7 +175,7 @@ def test_wrong_kinds_are_refused_in_one_form_before_any_work(function, name, val
     ("model", "error", "message"),
     [
         (3, TypeError, "model: expected a torch.nn.Module, got int"),
-        (nn.ReLU(), ValueError, "model: expected at least one Linear, convolution, transposed convolution or MultiheadAttention layer, got none"),
+        (nn.ReLU(), ValueError, "model: expected at least one Linear, Conv1d, Conv2d, Conv3d or MultiheadAttention layer, got none"),
         (nn.LazyLinear(3), ValueError, "model: expected initialized parameters, got lazy ones; call the model on a batch first"),
         (nn.Linear(6, 3, device="meta"), ValueError, "model: expected parameters with storage, got the meta device"),
     ],

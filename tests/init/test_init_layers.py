@@ -16,8 +16,7 @@ from nc_fast.init import campaign_
 from nc_fast.init.labels import SampleLabels
 from nc_fast.init.layers.attention import AttentionOutput, ProjectionLayer
 from nc_fast.init.layers.base import BatchAxis, PatchDraw
-from nc_fast.init.layers.convolution import ConvLayer
-from nc_fast.init.layers.patches import patches, patches_at
+from nc_fast.init.layers.convolution import ConvLayer, patches, patches_at
 
 SAMPLES_FIRST = BatchAxis(0, 1)
 ALL = PatchDraw(1 << 20, 1, 0)
@@ -53,15 +52,14 @@ def convolutions(draw):
 @given(convolutions())
 def test_patches_times_the_weight_is_the_convolution(case):
     conv, x = case
-    axes = ConvLayer("conv", conv).axes
     with torch.no_grad():
         expected = conv(x)
         for group, (channels, weight, bias) in enumerate(
             zip(x.chunk(conv.groups, 1), conv.weight.chunk(conv.groups), conv.bias.chunk(conv.groups), strict=True)
         ):
-            every = patches(axes, channels)
+            every = patches(conv, channels)
             some = torch.randperm(len(every))[: len(every) // 2]
-            assert torch.equal(patches_at(axes, channels, tuple(expected.shape[2:]), some), every[some])
+            assert torch.equal(patches_at(conv, channels, tuple(expected.shape[2:]), some), every[some])
             out = every @ weight.flatten(1).T + bias
             wanted = expected.chunk(conv.groups, 1)[group].movedim(1, -1)
             np.testing.assert_allclose(out.reshape(wanted.shape), wanted, atol=1e-5)

@@ -60,13 +60,11 @@ class Layer(ABC):
     host : the module whose call brings the input.
     module, weight_name, bias_name : where weight and bias are.
     groups : output rows fall into this many blocks, each with input channels of its own.
-    gain : what draws that go by fan_in are multiplied by, so that pre-activations keep the input's scale.
     own_forward : whether the module's class has a forward of its own, so that :meth:`computes` has to tell.
     """
 
     kind: str
     groups = 1
-    gain = 1.0
     own_forward = False
     weight_name = "weight"
     bias_name = "bias"

@@ -12,20 +12,19 @@ from nc_fast.init.layers.attention import AttentionOutput, ProjectionLayer
 from nc_fast.init.layers.base import Layer, kind_of, parameters_behind
 from nc_fast.init.layers.convolution import ConvLayer
 from nc_fast.init.layers.linear import LinearLayer
-from nc_fast.init.layers.transposed import TransposedConvLayer
 from nc_fast.init.report import KeptLayer
 
 ROOT = "model"  # the name of a layer that is the whole model
 COMPILED = "_orig_mod"  # in a path, what torch.compile put around a module
 SCRIPTED = "it is scripted or traced; initialize the module it was made of"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-KNOWN_FORWARDS = tuple(kind.forward for kind in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED, nn.MultiheadAttention))
-KNOWN_KINDS = "campaigns know Linear, Conv1d to 3d, ConvTranspose1d to 3d, MultiheadAttention, and what computes the same as Linear"
+KNOWN_FORWARDS = tuple(kind.forward for kind in (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention))
+KNOWN_KINDS = "campaigns know Linear, Conv1d, Conv2d, Conv3d, MultiheadAttention, and what computes the same as Linear"
 EXPECTED_KEPT = (
     ((nn.Embedding, nn.EmbeddingBag), "its rows stand for tokens: they read no activations to be picked by"),
     ((nn.RNNBase, nn.RNNCellBase), "its neurons read their own state beside the input, which no forward pass shows"),
     ((nn.Bilinear,), "its neurons read products of two inputs"),
+    ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), KNOWN_KINDS),
 )
 
 
@@ -58,8 +57,6 @@ def _layers_of(name: str, module: nn.Module) -> list[Layer]:
         return [*(ProjectionLayer(name, module, which) for which in range(3)), AttentionOutput(name, module)]
     if isinstance(module, CONVOLUTIONS):
         return [ConvLayer(name or ROOT, module)]
-    if isinstance(module, TRANSPOSED):
-        return [TransposedConvLayer(name or ROOT, module)]
     if isinstance(module, nn.Linear):
         return [LinearLayer(name or ROOT, module, module)]
     if _may_be_linear(module):
