@@ -31,12 +31,15 @@ def label_grids(calls: Sequence[TorchCall], positions: Shape) -> Grids:
     spatial = [call for call in calls if any(name in call.name for name in SPATIAL)]
     forwards, backwards = [(call, False) for call in spatial], [(call, True) for call in reversed(spatial)]
     for call, backward in (*forwards, *backwards, *forwards):  # labels may be at a grid in the middle, or at the last
-        before = [t for t in tensors_in([call.args, call.kwargs]) if t.ndim == 2 + n]
-        outputs = [out for out in call.outputs if out.ndim == 2 + n]
+        spectral = n == 1 and ("conv" in call.name or "_pool" in call.name)  # (n, channels, frames, frequencies), a label a frame
+        before, outputs = (
+            [t for t in tensors if t.ndim == 2 + n or (spectral and t.ndim == 4)]
+            for tensors in (tensors_in([call.args, call.kwargs]), call.outputs)
+        )
         known, others = (outputs, before[:1]) if backward else (before, outputs)
         steps = [step and 1 / step for step in _steps(call, n)] if backward else _steps(call, n)
-        origin = next((grid for t in known if (grid := _grid(t)) in found), None)
-        for grid in map(_grid, others):
+        origin = next((grid for t in known if (grid := _grid(t, n)) in found), None)
+        for grid in (_grid(t, n) for t in others):
             if origin and grid not in found and prod(grid) > 1:  # one position alone, as of global pooling, lies under no label
                 found[grid] = [centred(at, side, step) for at, side, step in zip(found[origin], grid, steps, strict=True)]
     if n == 1:
@@ -79,11 +82,11 @@ def _steps(call: TorchCall, n: int) -> Sequence[float | None]:
     if stride is None:
         return [None] * n
     steps = [stride] * n if isinstance(stride, int) else [int(one) for one in stride] * (n if len(stride) == 1 else 1)
-    return [1 / step if "transpose" in call.name else float(step) for step in steps]
+    return [1 / step if "transpose" in call.name else float(step) for step in steps[:n]]
 
 
-def _grid(x: Tensor) -> Shape:
-    return tuple(x.shape[2:])
+def _grid(x: Tensor, n: int) -> Shape:
+    return tuple(x.shape[2 : 2 + n])
 
 
 def _flat(at: Sequence[np.ndarray], positions: Shape) -> np.ndarray:

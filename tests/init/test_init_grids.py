@@ -99,6 +99,12 @@ def test_labels_of_a_later_grid_are_found_at_the_grids_before_it(model, side, la
     assert {grid: at.tolist() for (grid,), at in found.items()} == earlier
 
 
+def test_labels_of_frames_are_found_in_spectrograms():
+    model = nn.Sequential(nn.Conv2d(1, 1, 3, (2, 1), 1), nn.MaxPool2d(2))
+    found = grids(model, torch.ones(2, 1, 16, 5), (16,))
+    assert {grid: at.tolist() for grid, at in found.items()} == {(8,): [0, 2, 4, 6, 8, 10, 12, 14], (4,): [1, 5, 9, 13]}
+
+
 def test_a_global_pool_lies_under_no_label():
     assert not grids(nn.AdaptiveAvgPool2d(1), torch.ones(2, 1, 4, 4), (4, 4))
 
