@@ -1,10 +1,8 @@
 """What a network is trained on, as its start is judged by it: the loss on a few hundred samples, and how sharp it is there.
 
 Sharpness is the largest eigenvalue of the Gauss-Newton matrix J' H J / n of the loss in the parameters that are trained: J is
-the output layer's Jacobian, H the loss's Hessian in what that layer returns: a softmax
-after it is part of the loss. At a start it
-agrees with the whole Hessian's (docs/initialization.md).
-Gradient descent at rate lr is stable below 2 / lr.
+the output layer's Jacobian, H the loss's Hessian in what that layer returns: a softmax after it is part of the loss. At a start it
+agrees with the whole Hessian's (docs/initialization.md). Gradient descent at rate lr is stable below 2 / lr.
 """
 
 from __future__ import annotations
