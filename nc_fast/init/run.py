@@ -26,12 +26,11 @@ from nc_fast.init.report import HeadReport, KeptLayer, LayerReport
 from nc_fast.init.sampling import SampledData, collect
 from nc_fast.init.state import as_found, use_batch_statistics
 from nc_fast.init.trace import Trace, TracedLayer, trace
-from nc_fast.init.walk import Walk
+from nc_fast.init.walk import LEAST_AT_ONCE, Walk
 
 OBJECTIVE_SAMPLES = 128  # of which loss and sharpness are taken; fewer where LINEARIZED_BYTES do not hold one sample's tensors as often
 LEAST_FITTED = 8  # the head is fitted on all but so few of the samples: an eighth of them, where they are few
 LINEARIZED_BYTES = 1 << 30
-LEAST_AT_ONCE = 3  # no part then is of one sample, which a BatchNorm that has seen no batch cannot normalize
 LINEARIZED_COPIES = 4  # of every tensor of a forward pass, taken to be alive while second derivatives are
 
 
