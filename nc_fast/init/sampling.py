@@ -78,7 +78,7 @@ class SampledData:
     def leading(self, n: int) -> list[LabelledBatch]:
         """Return the first n samples in the order of ``read``; one less where one alone would be cut off a batch."""
         batches: list[LabelledBatch] = []
-        for batch in self.read(n):
+        for batch in self.read(2 * n):  # blocks are then of n at least, where there are as many, and one is enough
             left = n - sum(map(len, batches))
             if left < len(batch) and (left > 1 or not batches):
                 batch = batch.take(slice(left))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +89,8 @@ class Walk:
 
         def arrived(host: nn.Module, arguments: CallArguments) -> None:
             for plan in self._plans[host] if host in waiting else ():
-                initialize(plan, partial(_arrival, plan, arguments, batch.labels))
+                found = cache(partial(_arrivals, plan, arguments, batch.labels))  # attention is computed to find its input
+                initialize(plan, partial(_from_start, found))
             waiting.discard(host)
             if not waiting:
                 raise _EndOfPass
@@ -139,3 +140,11 @@ def _arrival(plan: LayerPlan, arguments: CallArguments | None, labels: SampleLab
     x = plan.layer.input(*arguments)
     rows_of(x, plan.axis, len(labels))
     yield x, labels
+
+
+def _arrivals(plan: LayerPlan, arguments: CallArguments, labels: SampleLabels) -> tuple[tuple[Tensor, SampleLabels], ...]:
+    return tuple(_arrival(plan, arguments, labels))
+
+
+def _from_start(found: Callable[[], tuple[tuple[Tensor, SampleLabels], ...]]) -> Iterator[tuple[Tensor, SampleLabels]]:
+    return iter(found())
