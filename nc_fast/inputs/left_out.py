@@ -39,8 +39,9 @@ class LeftOut:
         if named and y.dtype.kind in LABELS and len(y) and not any(isinstance(label, OF_KIND.get(kind_of(y), ())) for label in named):
             raise TypeError(f"ignore_index: expected labels like those given, {kind_of(y)}, got {' and '.join(map(repr, named))}")
         if y.dtype.kind == "U" and self.ignore:
+            longest = y.itemsize // 4  # characters of four bytes
             for word in MISSING_WORDS:
-                if word not in (*self.ignore, *self._said) and (n := int(np.count_nonzero(y == word))):
+                if len(word) <= longest and word not in (*self.ignore, *self._said) and (n := int(np.count_nonzero(y == word))):
                     self._words[word] = self._words.get(word, 0) + n
         gone = ignored(y, self.ignore)
         return None if gone is None else np.flatnonzero(~gone)
