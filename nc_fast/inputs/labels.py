@@ -27,7 +27,7 @@ def ignored(y: np.ndarray, ignore: tuple[int | str | bytes, ...]) -> np.ndarray 
     """Return which of checked labels stand for no class, in the shape of y; None where none does. Float targets never do."""
     wanted: list[int | str | bytes] = []
     if y.dtype.kind in "iu" and y.size and ignore:
-        least, most = int(y.min()), int(y.max())  # soon found; most labels are not compared one by one
+        least, most = int(y.min()), np.iinfo(y.dtype).max  # below the least, as -100 mostly is, nothing is compared one by one
         wanted = [label for label in ignore if isinstance(label, int) and least <= label <= most]
     elif y.dtype.kind in "US":
         wanted = [label for label in ignore if isinstance(label, str if y.dtype.kind == "U" else bytes)]
@@ -41,8 +41,7 @@ def classified(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return checked labels as indices into their sorted distinct ones, and those; or float targets as they are, of no classes."""
     if y.dtype.kind == "f":
         return y, np.zeros(0, np.int64)
-    if y.dtype.kind in "iu" and len(y) and int(y.max()) - int(y.min()) < len(y):  # looked up, without sorting
-        least = y.min()
+    if y.dtype.kind in "iu" and len(y) and int(y.max()) - int(least := y.min()) < len(y):  # looked up, without sorting
         places = (y - least).view(f"u{y.dtype.itemsize}")  # of a signed type the difference may be too large
         present = np.bincount(places.astype(np.int64)) > 0
         return (np.cumsum(present) - 1)[places], np.flatnonzero(present).astype(y.dtype) + least
