@@ -47,7 +47,10 @@ def displaced(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch
     for number, place in enumerate(places):
         torch.set_rng_state(state)
         inputs = map_tensors(partial(_changed, positions=positions, place=place, kept=kept), batch.inputs)
-        after = _outputs(model, layers, LabelledBatch(inputs, batch.labels).take(slice(SAMPLES)), [place], device)
+        try:
+            after = _outputs(model, layers, LabelledBatch(inputs, batch.labels).take(slice(SAMPLES)), [place], device)
+        except Exception:  # a model may refuse such inputs, as those with two ends of a sentence: this place tells nothing
+            continue
         for name in before.keys() & after.keys():
             (whole, at), (new, (at_new,)) = before[name], after[name]
             if len(at[number]) and whole.shape == new.shape:

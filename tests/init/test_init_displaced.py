@@ -132,3 +132,22 @@ def test_tokens_that_are_prepended_have_no_label(prepended, labels):
     assert not {"first", "inner"} & set(kept(report))
     with torch.no_grad():
         assert float(model.first(X)[mask].mean().abs()) < 1e-4  # centred on the tokens that count
+
+
+def test_a_model_that_refuses_a_changed_sample_is_not_asked_twice():
+    """As those that look for the one end of a sentence do."""
+    ids = torch.randint(3, 20, (60, 6), generator=torch.Generator().manual_seed(0))
+    ids[:, -1] = 2
+
+    class OneEnd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.first, self.last = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, ids):
+            if not bool(((ids == 2).sum(1) == 1).all()):
+                raise ValueError("one end of a sentence")
+            return self.last(torch.relu(self.first(self.embed(ids))))
+
+    report = campaign_(OneEnd(), (ids, ids % 3))
+    assert [layer.name for layer in report.layers] == ["first", "last"]

@@ -71,6 +71,13 @@ class Gained(Conv1D):
         return 2 * super().forward(x)
 
 
+class Flat(nn.Conv2d):
+    """A convolution that makes pictures of rows first, which its class could not take."""
+
+    def forward(self, x):
+        return super().forward(x.reshape(len(x), 1, 2, -1)).flatten(1)
+
+
 class Activated(Conv1D):
     def forward(self, x):
         return super().forward(x).relu()
@@ -137,6 +144,12 @@ def test_every_matrix_is_initialized_or_kept_with_a_reason():
     }.items():
         assert words in reasons[name]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items() if not name.startswith("head"))
+
+
+def test_a_convolution_that_its_class_could_not_compute_is_kept():
+    X, y = blobs(6)
+    report = campaign_(nn.Sequential(Flat(1, 4, (2, 1)), nn.ReLU(), nn.Linear(12, 3)), (X, y))
+    assert [(layer.name, layer.reason) for layer in report.kept] == [("0", "Flat has a forward of its own, which is not x W + b")]
 
 
 @pytest.mark.parametrize("base", [None, "data_pairs", "kaiming_normal"])
