@@ -24,7 +24,7 @@ from nc_fast.init.masks import zeros_and_ones
 
 SAMPLES, OWN_PLACES, GRIDS = 16, 2, 4  # samples, places of the labels' own grid, and other grids, of which one place each is changed
 SEEN_THERE = 0.9  # of the samples that change at all must change at the place; sorting and shuffling leave some where they are
-DISPLACED = "the model reorders positions before it, so that their labels are not known there"
+DISPLACED = "it sees positions elsewhere than their labels are: the model reorders positions before it, or looks elsewhere"
 
 MODEL = ""  # the name of what the model returns, beside the layers'
 Outputs = dict[str, tuple[Tensor, list[Tensor]]]  # layer, or MODEL -> marks of its outputs (rows, MARKS), all and at each place

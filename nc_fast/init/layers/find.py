@@ -19,7 +19,6 @@ COMPILED = "_orig_mod"  # in a path, what torch.compile put around a module
 SCRIPTED = "it is scripted or traced; initialize the module it was made of"
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 KNOWN_FORWARDS = tuple(kind.forward for kind in (nn.Linear, *CONVOLUTIONS, nn.MultiheadAttention))
-KNOWN_KINDS = "campaigns know Linear, Conv1d, Conv2d, Conv3d, MultiheadAttention, and what computes the same as Linear"
 UPWARD = "campaigns started networks with skip connections behind where they initialized transposed convolutions"
 EXPECTED_KEPT = (
     ((nn.Embedding, nn.EmbeddingBag), "its rows stand for tokens: they read no activations to be picked by"),
@@ -92,7 +91,8 @@ def _unfit(name: str, module: nn.Module) -> Iterator[KeptLayer]:
     for own, parameter in module.named_parameters(recurse=False):
         if sum(side > 1 for side in parameter.shape) > 1:
             shape = " x ".join(map(str, parameter.shape))
-            yield KeptLayer(f"{name}.{own}" if name else own, "parameter", f"a parameter of {kind_of(module)}, {shape}; {KNOWN_KINDS}")
+            reason = f"a parameter of {kind_of(module)}, {shape}, of no layer that campaigns know"
+            yield KeptLayer(f"{name}.{own}" if name else own, "parameter", reason)
 
 
 def _reason_to_keep(layer: Layer, model: nn.Module) -> str | None:
