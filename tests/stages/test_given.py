@@ -77,7 +77,9 @@ def check_rest(rng, W, scores, n, by_class, backend):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("D", "M", "n"), [(5, 40, 12), (3, 24, 24), (1, 7, 7), (20, 31, 17)])
 def test_the_rest_of_one_call(backend, D, M, n, kind, by_class, rng):
-    for _ in range(2):
+    if backend == "gpu" and M > 7 and (D, kind) != (5, KINDS[0]):
+        pytest.skip("too slow in Triton's interpreter; test_whatever_is_given_spans_its_group has every kind")
+    for _ in range(1 if backend == "gpu" else 2):
         check_rest(rng, *pool(rng, kind, D, M, 3), n, by_class, backend)
 
 
