@@ -19,8 +19,9 @@ SCRIPT = ROOT / "benchmarks" / "first_run.sh"
 
 
 def environment(**more):
-    """This process's, without what the runner of the tests put there: the inner run is one of its own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "NC_FAST_")) and name != "OUT"}
+    """This process's, without what the runner of the tests put there: the inner run is one of its own, which coverage does not slow down."""
+    theirs = ("PYTEST_", "NC_FAST_", "COVERAGE_", "COV_CORE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs) and name != "OUT"}
     return kept | {"TRITON_INTERPRET": "1", "PYTHON": sys.executable} | more
 
 
