@@ -19,7 +19,7 @@ from nc_fast.init.batches import LabelledBatch, map_tensors
 from nc_fast.init.forward_pass import on_arrival, tensors_in
 from nc_fast.init.labels import LabelsDoNotFitError, SampleLabels, Shape
 from nc_fast.init.layers.base import BatchAxis, CallArguments, Layer
-from nc_fast.init.marks import random_directions, rows_of, tolerance_of
+from nc_fast.init.marks import layers_by_host, random_directions, rows_of, tolerance_of
 from nc_fast.init.masks import zeros_and_ones
 
 SAMPLES, OWN_PLACES, GRIDS = 16, 2, 4  # samples, places of the labels' own grid, and other grids, of which one place each is changed
@@ -107,9 +107,7 @@ def _outputs(
         at[:, place] = True
         labels.append(SampleLabels(nothing, at.reshape(nothing.shape)))
     found: Outputs = {}
-    by_host: dict[nn.Module, list[tuple[Layer, BatchAxis]]] = {}
-    for layer, axis in layers:
-        by_host.setdefault(layer.host, []).append((layer, axis))
+    by_host = layers_by_host(layers)
 
     def arrived(host: nn.Module, arguments: CallArguments) -> None:
         for layer, axis in by_host[host]:

@@ -10,10 +10,10 @@ import torch
 
 from nc_fast.inputs import checks
 from nc_fast.inputs.arrays import as_numpy, is_tensor
+from nc_fast.inputs.label_checks import CLOSE_TO_ONE
 
 NAMED_INPUTS = 4  # in a message
 ONE_OF = "batch=lambda b: (b[0], b[1]"
-SOFT = 1e-2  # by how much sums of soft labels, some in float16, differ from 1
 
 
 def labels_or_targets_of(name: str, value: Any, inputs: Sequence[torch.Tensor], targets: bool) -> np.ndarray:
@@ -56,7 +56,7 @@ def _is_one_hot(y: np.ndarray, axis: int) -> bool:
 def _of_positions(y: np.ndarray, inputs: Sequence[torch.Tensor]) -> bool:
     """Whether a matrix may be labels of positions, which have a dimension of the inputs', and not one-hot, soft or several labels."""
     if y.dtype.kind == "f":
-        return not np.allclose(y.sum(axis=1), 1, atol=SOFT)
+        return not np.allclose(y.sum(axis=1), 1, atol=CLOSE_TO_ONE)
     return any(y.shape[1] in x.shape[1:] for x in inputs)
 
 

@@ -70,6 +70,14 @@ def random_directions(n_features: int, device: torch.device) -> Tensor:
     return torch.randn(n_features, MARKS, generator=generator, dtype=torch.float32).to(device)
 
 
+def layers_by_host(layers: Sequence[tuple[Layer, BatchAxis]]) -> dict[nn.Module, list[tuple[Layer, BatchAxis]]]:
+    """Return the layers that the call of each module brings inputs for."""
+    by_host: dict[nn.Module, list[tuple[Layer, BatchAxis]]] = {}
+    for layer, axis in layers:
+        by_host.setdefault(layer.host, []).append((layer, axis))
+    return by_host
+
+
 def _found_elsewhere(rows: Tensor, among: Tensor, tolerance: Tensor) -> bool:
     """Whether any of the rows is among others: noise, which is nowhere else, changes no order."""
     return any(bool(((among - row).abs() <= tolerance).all(dim=1).any()) for row in rows)
@@ -77,9 +85,7 @@ def _found_elsewhere(rows: Tensor, among: Tensor, tolerance: Tensor) -> bool:
 
 def _marks(model: nn.Module, layers: Sequence[tuple[Layer, BatchAxis]], batch: LabelledBatch, device: torch.device) -> Marks:
     marks: Marks = {}
-    by_host: dict[nn.Module, list[tuple[Layer, BatchAxis]]] = {}
-    for layer, axis in layers:
-        by_host.setdefault(layer.host, []).append((layer, axis))
+    by_host = layers_by_host(layers)
 
     def arrived(host: nn.Module, arguments: CallArguments) -> None:
         for layer, axis in by_host[host]:

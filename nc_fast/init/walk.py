@@ -89,15 +89,15 @@ class Walk:
 
         def arrived(host: nn.Module, arguments: CallArguments) -> None:
             for plan in self._plans[host] if host in waiting else ():
-                found = cache(partial(_arrivals, plan, arguments, batch.labels))  # attention is computed to find its input
-                initialize(plan, partial(_from_start, found))
+                found = cache(partial(_arrival, plan, arguments, batch.labels))  # attention is computed to find its input
+                initialize(plan, partial(_once, found))
             waiting.discard(host)
             if not waiting:
                 raise _EndOfPass
 
         self._forward(batch, list(self._plans), arrived)
         for plan in [plan for host in self._plans if host in waiting for plan in self._plans[host]]:
-            initialize(plan, partial(_arrival, plan, None, batch.labels))
+            initialize(plan, partial(_once, partial(_arrival, plan, None, batch.labels)))
 
     def _inputs(self, host: nn.Module, plan: LayerPlan) -> Iterator[tuple[Tensor, SampleLabels]]:
         """Yield a layer's inputs by forward passes of its own, batch by batch, which end there."""
@@ -109,7 +109,7 @@ class Walk:
 
         for batch in self._data.read(self._batch_size):
             self._forward(batch, [host], arrived)
-            yield from _arrival(plan, arrivals.pop() if arrivals else None, batch.labels)
+            yield _arrival(plan, arrivals.pop() if arrivals else None, batch.labels)
 
     def _signals(self) -> tuple[dict[str, Signal], dict[str, LabelsDoNotFitError]]:
         """Return the layers' signals in the model as it is, by name; and why labels do not fit there."""
@@ -120,7 +120,7 @@ class Walk:
         def arrived(host: nn.Module, arguments: CallArguments) -> None:
             for plan in self._plans[host]:
                 try:
-                    ((x, labels),) = _arrival(plan, arguments, batch.labels)
+                    x, labels = _arrival(plan, arguments, batch.labels)
                     signals[plan.layer.name] = signal(plan, x, labels)
                 except LabelsDoNotFitError as error:  # the layer will be kept
                     unfit[plan.layer.name] = error
@@ -133,18 +133,15 @@ class Walk:
             batch.run(self._model, self._device)
 
 
-def _arrival(plan: LayerPlan, arguments: CallArguments | None, labels: SampleLabels) -> Iterator[tuple[Tensor, SampleLabels]]:
-    """Yield a layer's input with the labels of its samples, after checking that it has as many."""
+def _arrival(plan: LayerPlan, arguments: CallArguments | None, labels: SampleLabels) -> tuple[Tensor, SampleLabels]:
+    """Return a layer's input with the labels of its samples, after checking that it has as many."""
     if arguments is None:
         raise LabelsDoNotFitError("the data does not always reach it")
     x = plan.layer.input(*arguments)
     rows_of(x, plan.axis, len(labels))
-    yield x, labels
+    return x, labels
 
 
-def _arrivals(plan: LayerPlan, arguments: CallArguments, labels: SampleLabels) -> tuple[tuple[Tensor, SampleLabels], ...]:
-    return tuple(_arrival(plan, arguments, labels))
-
-
-def _from_start(found: Callable[[], tuple[tuple[Tensor, SampleLabels], ...]]) -> Iterator[tuple[Tensor, SampleLabels]]:
-    return iter(found())
+def _once(arrival: Callable[[], tuple[Tensor, SampleLabels]]) -> Iterator[tuple[Tensor, SampleLabels]]:
+    """Yield what arrived, as the whole of a layer's inputs."""
+    yield arrival()

@@ -6,20 +6,11 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs, paper
+from init_cases import Follow, blobs, paper
 from torch import nn
 from torch.nn import functional
 
 from nc_fast.init import campaign_
-
-
-class Follow(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.first, self.last, self.function = nn.Linear(6, 8), nn.Linear(8, 3), function
-
-    def forward(self, x):
-        return self.last(self.function(self.first(x)))
 
 
 def flag(x):

@@ -6,22 +6,13 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from init_cases import blobs
+from init_cases import Follow, blobs
 from torch import nn
 from torch.nn import functional
 
 from nc_fast.init import campaign_
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-
-
-class Follow(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.first, self.last, self.function = nn.Linear(6, 8), nn.Linear(8, 3), function
-
-    def forward(self, x):
-        return self.last(self.function(self.first(x)))
 
 
 def swish(x):
